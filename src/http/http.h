@@ -104,7 +104,8 @@ struct http_conn *http_stream_conn(struct http_stream *s);
 void http_stream_set_ops(struct http_stream *s, const struct http_stream_ops *ops, void *arg);
 uint32_t http_stream_id(const struct http_stream *s);
 
-/* Options with Envoy's names and defaults (Http1ProtocolOptions, Http2ProtocolOptions). All sizes in bytes. */
+/* Options with Envoy's names and defaults (Http1ProtocolOptions, Http2ProtocolOptions). All sizes in bytes. Copied by the connection;
+ * NULL: all defaults. */
 struct http_opts {
         size_t max_head_bytes;                  /* 0: 61440 (60 KiB) requests and responses */
         unsigned max_headers;                   /* 0: 100 */
@@ -118,7 +119,9 @@ struct http_opts {
 };
 
 struct http_conn_ops {
-        /* Server: a request begins. Set the stream's ops here with http_stream_set_ops(). */
+        /* Server: a request begins: its first byte is here (HTTP/2: its HEADERS frame). Set the stream's ops here with
+         * http_stream_set_ops(); arm a timer for its head. A request that turns out to be broken gets on_refused and on_close(PROTOCOL or
+         * OVERFLOW) without an on_head. */
         void (*on_stream)(struct http_conn *c, void *arg, struct http_stream *s);
         /* Client: the peer takes no new streams (GOAWAY, Connection: close, EOF); existing ones go on. Server: peer said GOAWAY. */
         void (*on_goaway)(struct http_conn *c, void *arg);
