@@ -116,6 +116,7 @@ struct http_opts {
         uint32_t h2_initial_window, h2_conn_window;     /* 0: 256 KiB and 1 MiB */
         bool h2_connect_protocol;               /* RFC 8441 */
         bool keep_header_case;                  /* h1 sending: Title-Case instead of lower case ("Proper-Case-Words") */
+        bool custom_methods;                    /* server h1: methods beyond the registered ones that Envoy knows, otherwise 400 */
 };
 
 struct http_conn_ops {
@@ -130,8 +131,13 @@ struct http_conn_ops {
         /* The last call; the connection's memory goes at the end of the turn. All streams have had on_close. */
         void (*on_close)(struct http_conn *c, void *arg);
         /* Server: a request that the codec itself refuses (400, 431, 426, ...), before it answers; for access logs and counters.
-         * `details` is Envoy's string, such as "http1.codec_error" or "http1.unexpected_underscore". May be NULL. */
-        void (*on_refused)(struct http_conn *c, void *arg, int status, const char *details);
+         * `details` is Envoy's string, such as "http1.codec_error" or "low_version". The owner may answer here in its own way, with
+         * http_send_head() and so on; else the codec sends `status` with its reason as text/plain. The connection closes after it
+         * (HTTP/2: a broken stream is only reset, and `status` is 0). May be NULL. */
+        void (*on_refused)(struct http_conn *c, void *arg, struct http_stream *s, int status, const char *details);
+        /* Client made before its connection was up: it is now (err 0), or it failed: http_conn_error() says why, and on_close follows.
+         * May be NULL. Not called when the connection was up already. */
+        void (*on_connect)(struct http_conn *c, void *arg, int err);
 };
 
 /* Take over an established connection (conn_set_ops is called; c is owned from now on). `first` may hold bytes already read. */
@@ -139,7 +145,7 @@ struct http_conn *http_server_h1(struct conn *c, const struct http_opts *o, cons
 struct http_conn *http_server_h2(struct conn *c, const struct http_opts *o, const struct http_conn_ops *ops, void *arg, struct chain *first);
 /* Looks at the first bytes: the HTTP/2 preface (RFC 9113 §3.4) or HTTP/1; with TLS, ALPN decides. Envoy's codec AUTO. */
 struct http_conn *http_server_auto(struct conn *c, const struct http_opts *o, const struct http_conn_ops *ops, void *arg, struct chain *first);
-/* Clients may be made before the connection is up: streams wait. The caller keeps on_connect: it calls http_client_connected(). */
+/* Clients may be made before the connection is up (right after conn_connect()): streams may begin and wait. */
 struct http_conn *http_client_h1(struct conn *c, const struct http_opts *o, const struct http_conn_ops *ops, void *arg);
 struct http_conn *http_client_h2(struct conn *c, const struct http_opts *o, const struct http_conn_ops *ops, void *arg);
 
