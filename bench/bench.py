@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -273,6 +274,17 @@ class Bench:
         subprocess.run(["chmod", "-R", "a+rwX", self.dir], check=True)
         self.find_peers(stream)
         self.up = None
+        self.log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)     # where HAProxy's access log goes
+        self.log.bind(f"{self.dir}/log.sock")
+        os.chmod(f"{self.dir}/log.sock", 0o666)
+        threading.Thread(target=self.drain_log, daemon=True).start()
+
+    def drain_log(self):
+        try:
+            while self.log.recv(65536):
+                pass
+        except OSError:
+            pass
 
     def write(self, name, text):
         with open(os.path.join(self.dir, name), "w") as f:
@@ -321,6 +333,7 @@ class Bench:
     def __exit__(self, *exc):
         if self.up:
             self.stop(self.up)
+        self.log.close()
         shutil.rmtree(self.dir, ignore_errors=True)
 
     def load(self, *argv):
