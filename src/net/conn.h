@@ -6,6 +6,7 @@
 #include "base/chain.h"
 #include "net/addr.h"
 #include "net/loop.h"
+#include "net/sock.h"
 #include "net/tls.h"
 
 enum io_result { IO_OK, IO_AGAIN, IO_EOF, IO_ERROR };
@@ -37,7 +38,7 @@ struct conn *conn_connect(struct loop *l, const struct addr *to, const struct co
 
 void conn_set_ops(struct conn *c, const struct conn_ops *ops, void *arg);       /* hand a connection to another owner */
 
-/* IO_OK: *n > 0 bytes. Reads at most cap. */
+/* IO_OK: *n > 0 bytes. Reads at most cap (> 0). */
 enum io_result conn_read(struct conn *c, void *p, size_t cap, size_t *n);
 /* Reads up to `max` bytes to the end of `to`; *n says how many were added. IO_OK as soon as the socket gave something. */
 enum io_result conn_read_chain(struct conn *c, struct chain *to, size_t max, size_t *n);
@@ -62,8 +63,11 @@ bool conn_is_tls(const struct conn *c);
 void conn_read_blocked(struct conn *c);
 void conn_write_blocked(struct conn *c);
 struct loop *conn_loop(const struct conn *c);
+/* Asked from the kernel once, then kept: 120 bytes each. The copying forms keep nothing: for what lives as long as an idle connection. */
 const struct addr *conn_peer(const struct conn *c);
-const struct addr *conn_local(const struct conn *c);    /* asked from the kernel once, then kept */
+const struct addr *conn_local(const struct conn *c);
+void conn_peer_copy(const struct conn *c, struct addr *out);
+void conn_local_copy(const struct conn *c, struct addr *out);
 int conn_errno(const struct conn *c);
 /* "connection refused", "TLS: certificate has expired (…)"; never NULL; valid while c is. */
 const char *conn_error_text(const struct conn *c);

@@ -12,10 +12,16 @@
 
 struct loop;
 
-enum { LOOP_READ = 1, LOOP_WRITE = 2, LOOP_HUP = 4, LOOP_LEVEL = 8 /* level-triggered; for accept sockets and simple readers */ };
+enum {
+        LOOP_READ = 1,
+        LOOP_WRITE = 2,
+        LOOP_HUP = 4,
+        LOOP_LEVEL = 8,                         /* level-triggered; for accept sockets and simple readers */
+        LOOP_READ_END = 16,                     /* reported only, with LOOP_READ: the peer will send no more (its FIN is in) */
+};
 
 struct loop_watch {
-        int fd;                                 /* -1: not registered */
+        int fd;                                 /* -1: not registered (so is a zeroed watch) */
         unsigned want;                          /* LOOP_* given to loop_watch() */
         void (*fn)(struct loop_watch *w, unsigned ready);       /* ready: LOOP_READ | LOOP_WRITE | LOOP_HUP (error or hang-up) */
         void *arg;
