@@ -18,13 +18,14 @@ enum pb_kind { PB_NULL, PB_BOOL, PB_NUMBER, PB_STRING, PB_LIST, PB_MAP };
 
 struct pb_node {
         enum pb_kind kind;
-        bool quoted;                    /* STRING: written with quotes (so it is never a number, bool or null) */
+        bool quoted;                    /* the kind is what was written (JSON, YAML in quotes, pb_new()); false: a plain YAML scalar, which the
+                                           field that takes it may read as its own type (a string field takes `no` as "no") */
         unsigned line, column;          /* from 1 */
-        struct str text;                /* BOOL, NUMBER, STRING: as written (STRING: unescaped) */
+        struct str text;                /* BOOL, NUMBER, STRING: as written (STRING: unescaped); a YAML BOOL may be "yes" or "off", a NUMBER "0x1F" */
         struct pb_node **v;             /* LIST: elements; MAP: values */
         struct str *keys;               /* MAP */
         struct pb_node *key_at;         /* MAP: nodes of the keys, for positions: n of them */
-        size_t n;
+        size_t n;                       /* the arrays are larger than n: change a map or list by pb_put() and pb_push() only */
 };
 
 /* Reads one JSON text, or every document of a YAML stream. Nodes live in `a`. On an error: false and a diagnostic with the place.
