@@ -113,9 +113,105 @@ static void istiod(void **state)
         free(dir);
 }
 
+static const struct {
+        const char *kind, *type;
+} kinds[] = {
+        { "VirtualService", "istio.networking.v1alpha3.VirtualService" },
+        { "DestinationRule", "istio.networking.v1alpha3.DestinationRule" },
+        { "ServiceEntry", "istio.networking.v1alpha3.ServiceEntry" },
+        { "Gateway", "istio.networking.v1alpha3.Gateway" },
+        { "Sidecar", "istio.networking.v1alpha3.Sidecar" },
+        { "WorkloadEntry", "istio.networking.v1alpha3.WorkloadEntry" },
+        { "WorkloadGroup", "istio.networking.v1alpha3.WorkloadGroup" },
+        { "EnvoyFilter", "istio.networking.v1alpha3.EnvoyFilter" },
+        { "ProxyConfig", "istio.networking.v1beta1.ProxyConfig" },
+        { "PeerAuthentication", "istio.security.v1beta1.PeerAuthentication" },
+        { "RequestAuthentication", "istio.security.v1beta1.RequestAuthentication" },
+        { "AuthorizationPolicy", "istio.security.v1beta1.AuthorizationPolicy" },
+        { "Telemetry", "istio.telemetry.v1alpha1.Telemetry" },
+        { "WasmPlugin", "istio.extensions.v1alpha1.WasmPlugin" },
+        { "TrafficExtension", "istio.extensions.v1alpha1.TrafficExtension" },
+};
+
+/* A value of the row's type. */
+static const char *sample(struct str type, struct str first_enum, char *out)
+{
+        if (first_enum.n) {
+                sprintf(out, "\"" STR_FMT "\"", STR_ARG(first_enum));
+                return out;
+        }
+        return str_eqc(type, "string") ? "\"1s\"" : str_eqc(type, "boolean") ? "true" : str_eqc(type, "object") ? "{}" : "1";
+}
+
+/* {"a":[{"b":VALUE}]} for "a[].b". */
+static void nest(struct str path, const char *value, struct buf *out)
+{
+        struct str rest = path, part;
+        char closers[64];
+        size_t n = 0;
+
+        while (str_next(&rest, '.', &part)) {
+                bool list = str_ends(part, STR("[]")), map = str_ends(part, STR("{*}"));
+
+                buf_printf(out, "{\"" STR_FMT "\":%s", STR_ARG(str_sub(part, 0, part.n - (list ? 2 : map ? 3 : 0))), list ? "[" : map ? "{\"1\":" : "");
+                closers[n++] = '}';
+                if (list || map)
+                        closers[n++] = list ? ']' : '}';
+        }
+        buf_cstr(out, value);
+        while (n)
+                buf_char(out, closers[--n]);
+}
+
+static void one_value(struct bench *b, const char *kind_type, struct str path, struct str type_name, struct str value, struct str line)
+{
+        char text[200];
+        struct buf json = BUF_INIT;
+
+        nest(path, sample(type_name, value, text), &json);
+        if (!make(b, kind_type, buf_z(&json)))
+                fail_msg(STR_FMT ": %s: %s", STR_ARG(line), buf_z(&json), buf_z(&b->out));
+        buf_fini(&json);
+}
+
+/* Every leaf of Istio's API takes a value of its type, and each of its enum's names. */
+static void istio_fields(void **state)
+{
+        char *path = reference("istio-fields.tsv");
+        struct buf text = BUF_INIT;
+        struct bench b;
+        size_t rows = 0;
+
+        if (!path)
+                skip();
+        assert_int_equal(buf_read_file(&text, path, 1 << 20), 0);
+        bench_up(&b);
+        struct str rest = buf_view(&text), line;
+
+        while (str_next(&rest, '\n', &line)) {
+                struct str cols = line, kind, field, type_name, values, value;
+                const char *full = NULL;
+
+                if (!line.n)
+                        continue;
+                assert_true(str_next(&cols, '\t', &kind) && str_next(&cols, '\t', &field) && str_next(&cols, '\t', &type_name) &&
+                            str_next(&cols, '\t', &values));
+                for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+                        if (str_eqc(kind, kinds[i].kind))
+                                full = kinds[i].type;
+                assert_non_null(full);
+                for (rows++; str_next(&values, '|', &value);)
+                        one_value(&b, full, field, type_name, value, line);
+        }
+        assert_int_equal(rows, 730);
+        buf_fini(&text);
+        free(path);
+        bench_down(&b);
+}
+
 int main(void)
 {
-        const struct CMUnitTest tests[] = { cmocka_unit_test(istiod) };
+        const struct CMUnitTest tests[] = { cmocka_unit_test(istiod), cmocka_unit_test(istio_fields) };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
