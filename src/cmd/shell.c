@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "cmd/cluster.h"
 #include "cmd/cmd.h"
+#include "cmd/shell.h"
 #include "cmd/up.h"
 
 #include <errno.h>
@@ -12,9 +13,6 @@
 #include <unistd.h>
 
 #define NAMES_DIR "/run/postern/.bin"
-
-int shell_as_kind(int argc, char **argv);
-int shell_as_istioctl(int argc, char **argv);
 
 static bool link_name(const char *name)
 {
