@@ -1,5 +1,5 @@
 """Makes the table of field documentation from the comments in the .proto files: the `//` lines right above a message or field, or the one
-behind a field. Knows as much of the language as our own files use."""
+behind a field. A comment that begins "JSON shape:" is for maintainers and stays out. Knows as much of the language as our own files use."""
 import re
 import sys
 
@@ -9,7 +9,7 @@ docs = {}
 
 def add(message, field, lines):
     text = " ".join(x.strip() for x in lines if x.strip())
-    if text:
+    if text and not text.startswith("JSON shape:"):
         docs[(message, field)] = text
 
 
