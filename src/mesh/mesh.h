@@ -256,6 +256,7 @@ struct mesh_dr {
         struct mesh_meta meta;
         struct str host;                /* fully qualified */
         struct mesh_policy_set policy;
+        bool has_policy;
         struct mesh_subset *subsets;
         size_t nsubsets;
         struct mesh_export export_to;
@@ -296,35 +297,41 @@ struct mesh_slice {                     /* one EndpointSlice, or one subset of a
         bool legacy;                    /* from Endpoints: used only when the Service has no EndpointSlice */
 };
 
+struct mesh_workload {
+        struct mesh_meta meta;
+        struct mesh_endpoint endpoint;
+};
+
 struct mesh_config {                    /* meshConfig, with Istio's defaults */
         uint64_t version;
-        struct str trust_domain, root_ns, domain, cluster_id, mesh_id;
+        struct str trust_domain, root_ns, domain, cluster_id;
         bool allow_any;                 /* outboundTrafficPolicy.mode */
+        bool normalize_path, merge_slashes, unescape_slashes;   /* pathNormalization */
         bool enable_tracing;
         double sampling;                /* percent */
         struct str access_log_file;     /* "": no access log */
         struct str access_log_format;   /* text format with its newline; "" with json: see below */
         bool access_log_json;
         struct pb_node *access_log_json_format;         /* or NULL: Istio's default members */
-        int64_t connect_timeout_us, dns_refresh_us, protocol_detection_us, tcp_keepalive_time_s;
-        bool has_tcp_keepalive;
-        struct mesh_export default_service_export, default_vs_export, default_dr_export;
-        bool http10;                    /* PILOT_HTTP10-like: never set by the mesh configuration itself */
-        struct str locality;
+        int64_t connect_timeout_us, dns_refresh_us, protocol_detection_us;
+        bool tcp_keepalive;
+        int64_t keepalive_probes, keepalive_time_s, keepalive_interval_s;       /* -1: unset */
 };
 
-/* A sorted list of hosts' services: all visible or not; several services may share a host. */
+extern const struct mesh_config mesh_config_default;
+
+/* Everything, sorted. Several services may share a host; not everything is visible to everybody. */
 struct mesh_snapshot {
         unsigned refs;
         uint64_t version;               /* of the whole model */
         const struct mesh_config *config;
-        struct mesh_service **services; /* by host, then age, then namespace */
+        struct mesh_service **services; /* by host; the cluster's own before ServiceEntries; by age */
         size_t nservices;
         struct mesh_vs **vs;            /* by age, then namespace and name */
         size_t nvs;
         struct mesh_gateway **gateways; /* likewise */
         size_t ngateways;
-        struct mesh_dr **dr;
+        struct mesh_dr **dr;            /* by host and namespace */
         size_t ndr;
         struct mesh_sidecar **sidecars;
         size_t nsidecars;
@@ -332,8 +339,11 @@ struct mesh_snapshot {
         size_t npods;
         struct mesh_slice **slices;     /* by namespace and service */
         size_t nslices;
-        struct mesh_index *index;       /* of mesh.c */
-        uint64_t services_version, vs_version, gateways_version, dr_version, sidecars_version;  /* change with any object of the kind */
+        struct mesh_workload **workloads;
+        size_t nworkloads;
+        struct mesh_store *store;       /* of mesh.c: keeps the objects alive */
+        uint64_t services_version, vs_version, gateways_version, dr_version, sidecars_version, endpoints_version;
+                                        /* change with any object of the kind; endpoints: slices, pods, WorkloadEntries */
 };
 
 /* The services with exactly this host, oldest first. */
@@ -342,8 +352,8 @@ struct mesh_service **mesh_services_of(const struct mesh_snapshot *s, struct str
 struct mesh_service *mesh_service_find(const struct mesh_snapshot *s, struct str host, struct str ns);
 struct mesh_pod *mesh_pod_by_ip(const struct mesh_snapshot *s, struct str ip);
 struct mesh_pod *mesh_pod_find(const struct mesh_snapshot *s, struct str ns, struct str name);
-/* EndpointSlices of a Service (or what its Endpoints say, when it has none). */
-size_t mesh_slices_of(const struct mesh_snapshot *s, const struct mesh_service *svc, struct mesh_slice **out, size_t max);
+/* EndpointSlices of a Service (or what its Endpoints say, when it has none); NULL when there are none of either. */
+struct mesh_slice **mesh_slices_of(const struct mesh_snapshot *s, const struct mesh_service *svc, size_t *n);
 /* The DestinationRule for `host` as a client in `ns` with `labels` sees it: its own namespace's, then the service's, then the root namespace's. */
 struct mesh_dr *mesh_dr_find(const struct mesh_snapshot *s, struct str host, struct str service_ns, struct str ns, const struct mesh_labels *labels);
 /* The policy in force on `port` for `subset` (NULL: none): subset over rule, port level over both. */
@@ -352,7 +362,7 @@ const struct mesh_subset *mesh_subset_find(const struct mesh_dr *dr, struct str 
 struct mesh_sidecar *mesh_sidecar_find(const struct mesh_snapshot *s, struct str ns, const struct mesh_labels *labels);
 /* Does the wildcard (or plain) host `pattern` cover `host`, which may be a wildcard itself? "*", "*.a.b". */
 bool mesh_host_covers(struct str pattern, struct str host);
-/* A short name ("curl", "curl.ns") made a full one; names with a dot that are no service of the cluster stay as they are. */
+/* A name without a dot made a full one ("curl" -> "curl.<ns>.svc.<domain>"), as Istio does; any other stays as it is. */
 struct str mesh_host_resolve(struct str host, struct str ns, struct str domain, struct arena *a);
 
 #endif
