@@ -5,6 +5,7 @@
 #include "base/buf.h"
 #include "base/hash.h"
 #include "base/mem.h"
+#include "http/simple.h"
 #include "kube/client_call.h"
 #include "net/dns.h"
 #include "net/tls.h"
