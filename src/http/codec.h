@@ -49,6 +49,11 @@ void http_conn_init(struct http_conn *c, const struct http_codec *codec, struct 
 void http_opts_defaults(struct http_opts *o);
 bool http_io_open(struct conn *io);     /* connected, and the handshake done */
 
+/* Streams are recycled by thread, each with its arena's first block: `pool` is 0 for HTTP/1.1, 1 for HTTP/2, each of one size. The memory
+ * is zeroed but for the arena; ops are those that ignore everything. */
+struct http_stream *http_stream_get(struct http_conn *c, unsigned pool, size_t bytes);
+void http_stream_put(struct http_stream *s, unsigned pool);
+
 /* Field names that a message may not carry from one connection to the next (RFC 9110 §7.6.1), and those that the codec writes itself. */
 bool http_name_is_hop(enum http_name id);
 /* Drops the fields that m's Connection field nominates, as received. Fields that a proxy relies on cannot be nominated away: they stay. */

@@ -1,9 +1,12 @@
-/* http.h's functions: each goes to the codec that made the stream or the connection. */
+/* http.h's functions: each goes to the codec that made the stream or the connection. And what the codecs share. */
 #include "http/codec.h"
 
 #include "http/simple.h"
 
+#include "base/mem.h"
+
 #include <assert.h>
+#include <stdlib.h>
 
 const struct http_stream_ops http_ops_ignore = { 0 };
 
@@ -38,6 +41,73 @@ void http_conn_init(struct http_conn *c, const struct http_codec *codec, struct 
         c->error = NULL;
         c->o = o ? *o : (struct http_opts){ 0 };
         http_opts_defaults(&c->o);
+}
+
+/* --- recycled streams ------------------------------------------------------------------------------------------------------------------- */
+
+enum { POOLS = 2, KEEP_STREAMS = 64, KEEP_ARENA_BYTES = 8192, ARENA_BYTES = 4096 };
+
+struct spare {
+        struct spare *next;
+};
+
+/* The link overlays the stream's first bytes; its arena stays. */
+static _Thread_local struct {
+        struct spare *first;
+        unsigned n;
+} pools[POOLS];
+
+struct http_stream *http_stream_get(struct http_conn *c, unsigned pool, size_t bytes)
+{
+        struct http_stream *s = (struct http_stream *)(void *)pools[pool].first;
+        struct arena a;
+
+        if (s) {
+                pools[pool].first = pools[pool].first->next;
+                pools[pool].n--;
+                a = s->arena;
+        } else {
+                s = mem_alloc(bytes);
+                arena_init(&a, ARENA_BYTES);
+        }
+        memset((void *)s, 0, bytes);
+        s->magic = HTTP_STREAM_MAGIC;
+        s->c = c;
+        s->ops = &http_ops_ignore;
+        s->arena = a;
+        return s;
+}
+
+void http_stream_put(struct http_stream *s, unsigned pool)
+{
+        s->magic = 0;
+        if (pools[pool].n >= KEEP_STREAMS) {
+                arena_fini(&s->arena);
+                free(s);
+                return;
+        }
+        arena_reset(&s->arena);
+        if (s->arena.end - s->arena.cur > KEEP_ARENA_BYTES)
+                arena_fini(&s->arena);
+        struct spare *f = (struct spare *)(void *)s;
+
+        f->next = pools[pool].first;
+        pools[pool].first = f;
+        pools[pool].n++;
+}
+
+void http_thread_fini(void)
+{
+        for (unsigned i = 0; i < POOLS; i++) {
+                while (pools[i].first) {
+                        struct http_stream *s = (struct http_stream *)(void *)pools[i].first;
+
+                        pools[i].first = pools[i].first->next;
+                        arena_fini(&s->arena);
+                        free(s);
+                }
+                pools[i].n = 0;
+        }
 }
 
 bool http_io_open(struct conn *io)

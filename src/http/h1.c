@@ -20,35 +20,16 @@ enum {
         PIPELINED_MAX = CHAIN_SLAB_BYTES,       /* bytes read ahead while a response is pending */
         LINGER_MS = 1000,                       /* Envoy's delayed_close_timeout */
         LINGER_BYTES = 256 * 1024,
-        KEEP_STREAMS = 32,
-        KEEP_ARENA_BYTES = 8192,
         INTERIMS_MAX = 32,
 };
 
 static const struct conn_ops h1_io_ops;
 static const struct http_codec h1_codec;
 
-/* --- streams, pooled by thread -------------------------------------------------------------------------------------------------------------- */
-
-static _Thread_local struct {
-        struct h1_stream *first;
-        unsigned n;
-} spare;
-
 static struct h1_stream *stream_new(struct h1_conn *c)
 {
-        struct h1_stream *s = spare.first;
-        struct arena a;
+        struct h1_stream *s = h1_stream_of(http_stream_get(&c->base, 0, sizeof(*s)));
 
-        if (s) {
-                spare.first = s->next_free;
-                spare.n--;
-                a = s->base.arena;
-        } else {
-                s = mem_alloc(sizeof(*s));
-                arena_init(&a, 4096);
-        }
-        *s = (struct h1_stream){ .base = { .magic = HTTP_STREAM_MAGIC, .c = &c->base, .ops = &http_ops_ignore, .arena = a } };
         h1_parser_init(&s->p, c->base.server ? H1_REQUEST : H1_RESPONSE);
         return s;
 }
@@ -57,30 +38,7 @@ static void stream_free(struct h1_stream *s)
 {
         buf_fini(&s->partial);
         chain_fini(&s->held);
-        s->base.magic = 0;
-        if (spare.n >= KEEP_STREAMS) {
-                arena_fini(&s->base.arena);
-                free(s);
-                return;
-        }
-        arena_reset(&s->base.arena);
-        if (s->base.arena.end - s->base.arena.cur > KEEP_ARENA_BYTES)
-                arena_fini(&s->base.arena);
-        s->next_free = spare.first;
-        spare.first = s;
-        spare.n++;
-}
-
-void http_thread_fini(void)
-{
-        while (spare.first) {
-                struct h1_stream *s = spare.first;
-
-                spare.first = s->next_free;
-                arena_fini(&s->base.arena);
-                free(s);
-        }
-        spare.n = 0;
+        http_stream_put(&s->base, 0);
 }
 
 /* --- telling the owner ---------------------------------------------------------------------------------------------------------------------- */
@@ -107,8 +65,10 @@ void h1_kill(struct h1_conn *c, enum http_reset why, const char *error)
 
 static void give_data(struct h1_stream *s, struct chain *d, bool end)
 {
-        if (end)
+        if (end) {
                 s->rx = RX_DONE;
+                h1_schedule(h1_of(s->base.c));
+        }
         if (s->base.ops->on_data)
                 s->base.ops->on_data(&s->base, s->base.arg, d, end);
         chain_fini(d);
@@ -408,6 +368,7 @@ static bool rx_trailers(struct h1_conn *c, struct h1_stream *s)
                 return true;
         }
         s->rx = RX_DONE;
+        h1_schedule(c);
         s->base.ops->on_trailers(&s->base, s->base.arg, s->head);
         return true;
 }

@@ -28,7 +28,6 @@ enum h1_tx {
 
 struct h1_stream {
         struct http_stream base;
-        struct h1_stream *next_free;
         struct http_head *head;         /* being received */
         struct h1_parser p;
         struct buf partial;             /* of a head or trailer section that did not come in one read */
