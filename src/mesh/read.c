@@ -123,8 +123,10 @@ bool read_duration_parse(struct str s, int64_t *us)
                 total += v / scale * units[u].us;
                 any = true;
         }
-        if (!any || total > 9e18)
+        if (!any)
                 return false;
+        if (total > 9e18)
+                total = 9e18;           /* the caller says that it is too long */
         *us = (int64_t)(negative ? -total - 0.5 : total + 0.5);
         return true;
 }
