@@ -162,4 +162,7 @@ void http_conn_close(struct http_conn *c);                      /* now; streams 
 struct conn *http_conn_io(struct http_conn *c);
 const char *http_conn_error(const struct http_conn *c);         /* why it ended, or "" */
 
+/* Frees what the codecs keep for reuse on this thread. At thread exit. */
+void http_thread_fini(void);
+
 #endif

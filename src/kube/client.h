@@ -12,12 +12,15 @@ struct kube_client;
 struct kube_client_config {
         struct str server;                      /* "https://127.0.0.1:6443"; "http://…" for tests; "unix:/path" */
         struct str ca_pem, cert_pem, key_pem;
-        struct str token_file;                  /* bearer token, read again for each connection */
+        struct str token_file;                  /* bearer token, read again for each request */
+        struct str token;                       /* the same, given as such */
+        struct str server_name;                 /* the name that the certificate must carry; empty: the server's host */
 };
 
 struct kube_client *kube_client_new(struct loop *l, const struct kube_client_config *c, struct diags *d);
 void kube_client_free(struct kube_client *c);
-/* Reads a kubeconfig's current context (or `context`), or, with path empty and the in-cluster files present, those. */
+/* Reads a kubeconfig's current context (or `context`). Path empty: the in-cluster files where they are present, else $KUBECONFIG (a list of
+ * files: the first that knows a name decides), else ~/.kube/config. What cannot be honoured (exec plugins, proxies, ...) is an error. */
 bool kube_client_config_load(struct str path, struct str context, struct arena *a, struct kube_client_config *out, struct diags *d);
 
 struct kube_response {
