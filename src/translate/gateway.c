@@ -293,7 +293,7 @@ struct gw_listener {
         uint32_t port;
         struct parts chains;
         struct strmap claims;           /* server names taken */
-        bool http, tcp, sni;
+        bool http, sni;
 };
 
 static bool server_has(const struct mesh_gateway_server *s, const struct mesh_vs *vs, struct str host)
@@ -305,7 +305,7 @@ static bool server_has(const struct mesh_gateway_server *s, const struct mesh_vs
 }
 
 static void add_chain(struct build *b, struct gw_listener *l, const struct bound *x, const struct mesh_vs *vs, const struct mesh_l4_route *r,
-                      const struct str *sni, size_t nsni)
+                      const struct str *sni, size_t nsni, const struct str *ranges, size_t nranges)
 {
         struct arena *a = &b->scratch;
         uint32_t port = x->server->port.number;
@@ -318,13 +318,31 @@ static void add_chain(struct build *b, struct gw_listener *l, const struct bound
         key_destinations(b, &k, vs);
         for (size_t i = 0; i < nsni; i++)
                 key_str(&k, sni[i]);
+        for (size_t i = 0; i < nranges; i++)
+                key_str(&k, ranges[i]);
         if (!cache_get(b->t, &k, &l->chains)) {
                 c = chain_new(a);
-                chain_match(a, c, sni, nsni, NULL, 0);
+                chain_match(a, c, sni, nsni, ranges, nranges);
                 filter_list(a, c, filter_tcp_routed(b, a, r->route, r->nroute, port, &vs->meta), NULL);
                 cache_put(b->t, &k, "", c, &l->chains);
         }
         arena_reset(a);
+}
+
+/* Takes a server name (or "": any) together with the address ranges of a match; false when an earlier chain has it. */
+static bool claim(struct gw_listener *l, struct str name, const struct mesh_l4_match *m)
+{
+        struct buf k = BUF_INIT;
+        bool fresh;
+
+        buf_str(&k, name);
+        for (size_t i = 0; m && i < m->nsubnets; i++) {
+                buf_char(&k, ' ');
+                buf_str(&k, m->subnets[i]);
+        }
+        fresh = strmap_set(&l->claims, buf_view(&k), (void *)1) == NULL;
+        buf_fini(&k);
+        return fresh;
 }
 
 /* The server names of a match that this server has and no earlier chain took. */
@@ -336,7 +354,7 @@ static size_t free_names(const struct build *b, struct gw_listener *l, const str
         for (size_t i = 0; i < m->nsni; i++) {
                 if (!server_has(x->server, vs, m->sni[i]))
                         continue;
-                if (strmap_set(&l->claims, m->sni[i], (void *)1))
+                if (!claim(l, m->sni[i], m))
                         build_warn(b, &vs->meta, "spec.tls", "server name " STR_FMT " is routed on port %u already: this route is left out",
                                    STR_ARG(m->sni[i]), l->port);
                 else
@@ -360,7 +378,7 @@ static void tls_chains(struct build *b, struct gw_listener *l, const struct boun
                         names = mem_alloc((m->nsni + 1) * sizeof(*names));
                         n = free_names(b, l, x, vs, m, names);
                         if (n) {
-                                add_chain(b, l, x, vs, &vs->tls[i], names, n);
+                                add_chain(b, l, x, vs, &vs->tls[i], names, n, m->subnets, m->nsubnets);
                                 l->sni = true;
                         }
                         free(names);
@@ -372,15 +390,19 @@ static void tcp_chains(struct build *b, struct gw_listener *l, const struct boun
 {
         const struct route_query q = { x->name, x->server->port.number };
 
-        for (size_t i = 0; i < vs->ntcp && !l->tcp; i++) {
-                bool applies = !vs->tcp[i].nmatch;
+        for (size_t i = 0; i < vs->ntcp; i++) {
+                const struct mesh_l4_route *r = &vs->tcp[i];
 
-                for (size_t j = 0; j < vs->tcp[i].nmatch; j++)
-                        applies |= l4_match_applies(b, &vs->tcp[i].match[j], &q);
-                if (!applies)
-                        continue;
-                add_chain(b, l, x, vs, &vs->tcp[i], NULL, 0);
-                l->tcp = true;
+                for (size_t j = 0; j < (r->nmatch ? r->nmatch : 1); j++) {
+                        const struct mesh_l4_match *m = r->nmatch ? &r->match[j] : NULL;
+
+                        if (m && !l4_match_applies(b, m, &q))
+                                continue;
+                        if (claim(l, STR(""), m))
+                                add_chain(b, l, x, vs, r, NULL, 0, m ? m->subnets : NULL, m ? m->nsubnets : 0);
+                        else
+                                build_warn(b, &vs->meta, "spec.tcp", "port %u is routed already: this route is left out", l->port);
+                }
         }
 }
 

@@ -170,6 +170,9 @@ struct route_query {
         uint32_t port;                  /* as a match names it: the service's, or the Gateway server's */
 };
 size_t routes_of(const struct build *b, struct arena *a, const struct mesh_vs *vs, const struct route_query *q, Xds__Route **out, size_t max);
+Xds__Route *route_default(const struct build *b, struct arena *a, const struct mesh_service *svc, uint32_t port);
+Xds__Route *route_all_to(const struct build *b, struct arena *a, const char *name, char *cluster);      /* no retries */
+Xds__Route *route_all_refused(struct arena *a, const char *name, uint32_t status);
 uint32_t destination_port(const struct build *b, const struct mesh_destination *d, uint32_t listen_port);
 /* Does an L4 match concern this proxy, gateway and port? */
 bool l4_match_applies(const struct build *b, const struct mesh_l4_match *m, const struct route_query *q);
