@@ -629,7 +629,8 @@ static size_t nv_length(nghttp2_nv *v, size_t n, const struct http_head *m, char
 static int send_response(struct h2_conn *c, struct h2_stream *s, const struct http_head *m, bool end, nghttp2_nv *v)
 {
         nghttp2_data_provider src = { .source.ptr = s, .read_callback = read_data };
-        int status = m->status == 101 ? 200 : m->status;
+        /* To the peer of an extended CONNECT every 2xx means granted: an owner that answers without granting must not be taken so. */
+        int status = m->status == 101 ? 200 : s->upgrade && m->status >= 200 && m->status < 300 ? 501 : m->status;
         char text[24], digits[3] = { (char)('0' + status / 100 % 10), (char)('0' + status / 10 % 10), (char)('0' + status % 10) };
         bool interim = status < 200, bodiless = status == 204 || m->status == 101;
         size_t n = 0;
