@@ -426,7 +426,7 @@ static void l4_chains(struct build *b, struct gw_listener *l, const struct bound
 static void add_gateway_http(struct build *b, struct gw_listener *l)
 {
         struct arena *a = &b->scratch;
-        const char *stat = arena_printf(a, "outbound_%s_%u;", b->proxy->ipv4 ? "0.0.0.0" : "::", l->port).p;
+        const char *stat = arena_printf(a, "outbound_%s_%u;", any_address(b), l->port).p;
         const char *rds = arena_printf(a, "http.%u", l->port).p;
         struct key k;
 
@@ -455,10 +455,11 @@ static void finish_gateway(struct build *b, struct gw_listener *l)
 
         if (l->chains.n) {
                 Xds__Listener *head = MAKE(a, xds__listener), *tail = MAKE(a, xds__listener);
-                const char *any = b->proxy->ipv4 ? "0.0.0.0" : "::";
+                const char *any = any_address(b);
 
                 head->name = (char *)arena_printf(a, "%s_%u", any, l->port).p;
                 head->address = make_address(a, str_of(any), l->port);
+                also_ipv6(b, a, tail, l->port);
                 if (l->sni) {
                         tail->listener_filters = MAKE_LIST(a, 1);
                         tail->listener_filters[tail->n_listener_filters++] = b->common->tls_inspector;

@@ -102,7 +102,7 @@ static void catch_alls(const struct build *b, struct arena *a, struct chains *ou
 static void own_chains(const struct build *b, struct arena *a, struct chains *out, const struct own_port *o)
 {
         const char *cluster = cluster_name(a, "inbound", o->target, STR(""), STR(""));
-        const char *name = arena_printf(a, "%s_%u", b->proxy->ipv4 ? "0.0.0.0" : "::", o->target).p;
+        const char *name = arena_printf(a, "%s_%u", any_address(b), o->target).p;
         enum mesh_protocol p = o->port->protocol;
 
         if (mesh_protocol_http(p) || p == MESH_AUTO)
@@ -180,7 +180,7 @@ void listener_inbound(struct build *b, const struct own_port *own, size_t n, str
 
         key_init(&k, 'n');
         key_u64(&k, b->config->version);
-        key_u64(&k, b->proxy->ipv4);
+        key_u64(&k, (uint64_t)b->proxy->ipv6 << 1 | b->proxy->ipv4);
         key_str(&k, b->proxy->ns);
         key_str(&k, b->proxy->mesh_id);
         key_str(&k, b->proxy->cluster_id);
@@ -200,7 +200,8 @@ void listener_inbound(struct build *b, const struct own_port *own, size_t n, str
                 own_chains(b, a, &chains, &own[i]);
         l = MAKE(a, xds__listener);
         l->name = "virtualInbound";
-        l->address = make_address(a, str_of(b->proxy->ipv4 ? "0.0.0.0" : "::"), 15006);
+        l->address = make_address(a, str_of(any_address(b)), 15006);
+        also_ipv6(b, a, l, 15006);
         l->filter_chains = chains.v;
         l->n_filter_chains = chains.n;
         inspectors(b, a, l, own, n);

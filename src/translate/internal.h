@@ -147,6 +147,9 @@ void routes_outbound(struct build *b);
 void listeners_gateway(struct build *b);                /* routers */
 void routes_gateway(struct build *b);
 Xds__FilterChain *chain_new(struct arena *a);
+/* The address for all connections of the proxy's families: "0.0.0.0" and, as an additional one, "::". */
+const char *any_address(const struct build *b);
+void also_ipv6(const struct build *b, struct arena *a, Xds__Listener *l, uint32_t port);
 void chain_match(struct arena *a, Xds__FilterChain *c, const struct str *sni, size_t nsni, const struct str *ranges, size_t nranges);
 /* The endpoints of a service's port for a subset (NULL: all), grouped by locality. */
 Xds__ClusterLoadAssignment *endpoints_inline(const struct build *b, struct arena *a, const char *name, const struct mesh_service *svc,

@@ -9,6 +9,21 @@
 
 #include <stdio.h>
 
+const char *any_address(const struct build *b)
+{
+        return b->proxy->ipv4 ? "0.0.0.0" : "::";
+}
+
+void also_ipv6(const struct build *b, struct arena *a, Xds__Listener *l, uint32_t port)
+{
+        if (!b->proxy->ipv4 || !b->proxy->ipv6)
+                return;
+        l->additional_addresses = MAKE_LIST(a, 1);
+        l->additional_addresses[0] = MAKE(a, xds__additional_address);
+        l->additional_addresses[0]->address = make_address(a, STR("::"), port);
+        l->n_additional_addresses = 1;
+}
+
 /* One listener while it is collected. */
 struct collect {
         const char *address;
@@ -250,6 +265,7 @@ static Xds__FilterChain *catch_all(const struct build *b, struct arena *a, const
 static void listener_tail(const struct build *b, struct arena *a, struct collect *l, Xds__Listener *tail)
 {
         if (l->any_address) {
+                also_ipv6(b, a, tail, l->port);
                 tail->default_filter_chain = catch_all(b, a, "PassthroughFilterChain", l->port, l->sni);
                 tail->default_filter_chain->filter_chain_match = MAKE(a, xds__filter_chain_match);
         }
@@ -365,7 +381,7 @@ static void on_any_address(struct build *b, struct collect *l, const struct seen
 static void listeners_of_port(struct build *b, const struct use *u, size_t n, struct strmap *done)
 {
         struct scope *s = b->scope;
-        struct collect l = { .address = b->proxy->ipv4 ? "0.0.0.0" : "::", .port = u[0].port, .any_address = true };
+        struct collect l = { .address = any_address(b), .port = u[0].port, .any_address = true };
 
         /* VirtualServices first: what they match is theirs, whatever order the hosts come in. */
         for (int pass = 0; pass < 2; pass++) {
@@ -409,13 +425,14 @@ static void virtual_outbound(struct build *b)
 
         key_init(&k, 'o');
         key_u64(&k, b->config->version);
-        key_u64(&k, (uint64_t)b->scope->allow_any << 1 | b->proxy->ipv4);
+        key_u64(&k, (uint64_t)b->scope->allow_any << 2 | (uint64_t)b->proxy->ipv6 << 1 | b->proxy->ipv4);
         key_str(&k, b->scope->policy);
         if (cache_get(b->t, &k, res))
                 return;
         l = MAKE(a, xds__listener);
         l->name = "virtualOutbound";
-        l->address = make_address(a, str_of(b->proxy->ipv4 ? "0.0.0.0" : "::"), 15001);
+        l->address = make_address(a, str_of(any_address(b)), 15001);
+        also_ipv6(b, a, l, 15001);
         self = MAKE(a, xds__filter_chain);
         self->name = "virtualOutbound-blackhole";
         self->filter_chain_match = MAKE(a, xds__filter_chain_match);

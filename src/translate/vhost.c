@@ -89,7 +89,8 @@ static void add_vhost(struct build *b, const struct seen *x, uint32_t port, cons
         v->routes = MAKE_LIST(&b->scratch, ROUTES_MAX);
         if (x->vs)
                 v->n_routes = routes_of(b, &b->scratch, x->vs, &(struct route_query){ STR("mesh"), port }, v->routes, ROUTES_MAX);
-        if (!v->n_routes && !(x->vs && x->vs->nhttp))
+        /* None of its routes is for this port, gateway and proxy: as if there were no VirtualService. */
+        if (!v->n_routes)
                 v->routes[v->n_routes++] = route_default(b, &b->scratch, x->svc, port);
         cache_put(b->t, &k, name, v, parts);
         arena_reset(&b->scratch);

@@ -58,6 +58,9 @@ static const struct feature {
         { "nothing behind a catch-all",
           { VS("  hosts: [curl]\n  http:\n  - name: first\n" TO_CURL "  - name: second\n" TO_CURL) },
           SIDECAR_, TRANSLATE_ROUTES, "80", { "\"name\":\"first\"", "!\"name\":\"second\"" } },
+        { "none that applies: as if there were no VirtualService",
+          { VS("  hosts: [curl]\n  http:\n  - match: [{port: 81}]\n    directResponse: {status: 418}\n") },
+          SIDECAR_, TRANSLATE_ROUTES, "80", { "\"outbound|80||curl.curl.svc.cluster.local\"", "!418" } },
         /* --- actions --- */
         { "redirect",
           { VS("  hosts: [curl]\n  http:\n  - redirect: {uri: /new, authority: other.example, scheme: https, port: 8443, redirectCode: 308}\n") },

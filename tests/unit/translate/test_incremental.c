@@ -199,6 +199,27 @@ static void test_mesh_config_takes_effect(void **state)
         world_fini(&w);
 }
 
+static void test_both_families(void **state)
+{
+        static const char *const names[] = { "virtualOutbound", "virtualInbound", "0.0.0.0_80" };
+        struct world w;
+        struct translate_config *c;
+
+        world_init(&w, false);
+        w.sidecar.ipv6 = true;
+        entry(&w, 1, 80);
+        c = world_build(&w, &w.sidecar);
+        for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+                struct buf json = BUF_INIT;
+
+                pb_to_json(world_get(&w, c, TRANSLATE_LISTENERS, names[i]), 0, &json);
+                assert_non_null(strstr(buf_z(&json), "\"additionalAddresses\":[{\"address\":{\"socketAddress\":{\"address\":\"::\""));
+                buf_fini(&json);
+        }
+        translate_config_unref(c);
+        world_fini(&w);
+}
+
 static void test_node_ids(void **state)
 {
         static const struct {
@@ -232,7 +253,7 @@ int main(void)
                 cmocka_unit_test(test_same_input_same_bytes), cmocka_unit_test(test_a_change_costs_itself),
                 cmocka_unit_test(test_endpoints_touch_only_endpoints), cmocka_unit_test(test_proxies_share),
                 cmocka_unit_test(test_sweep_forgets), cmocka_unit_test(test_config_outlives_everything),
-                cmocka_unit_test(test_mesh_config_takes_effect), cmocka_unit_test(test_node_ids),
+                cmocka_unit_test(test_mesh_config_takes_effect), cmocka_unit_test(test_both_families), cmocka_unit_test(test_node_ids),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
