@@ -10,6 +10,7 @@
 #ifndef PROXY_CLUSTER_H
 #define PROXY_CLUSTER_H
 
+#include "base/arena.h"
 #include "base/diag.h"
 #include "net/conn.h"
 #include "net/sock.h"
@@ -127,7 +128,8 @@ struct host_desc {
         struct str region, zone, sub_zone;
         uint32_t locality_weight;               /* 0: none */
         const struct Xds__Metadata *metadata;
-        stat_id stats;
+        struct arena *metadata_arena;           /* holds it; NULL: none */
+        stat_id stats;                          /* HS_*: base slot; 0: not counted */
         struct stat_owner *stat_owner;          /* keeps the slots of this address while any list names it */
 };
 

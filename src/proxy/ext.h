@@ -14,16 +14,19 @@ struct Gp__Value;
 struct Xds__Address;
 struct Xds__Metadata;
 
-/* The content of a typed_config. A TypedStruct (udpa.type.v1, xds.type.v3) is looked through: `type` is then the type_url inside, and
- * `value` its Struct. */
+/* The content of a typed_config. A TypedStruct (udpa.type.v1, xds.type.v3) is looked through: its Struct is read as the message that its
+ * type_url names. */
 struct ext {
         struct str type;                        /* full message name, without "type.googleapis.com/" */
-        const ProtobufCMessage *msg;            /* NULL for a TypedStruct */
-        const struct Gp__Struct *value;         /* TypedStruct */
+        const ProtobufCMessage *msg;
 };
 
 /* False with a diagnostic when it is missing, unknown or broken. The message lives in `a`. */
 bool ext_read(const struct Gp__Any *any, struct arena *a, const struct diag_at *at, struct diags *d, struct ext *out);
+
+/* A DataSource's text: inline, from a file of at most 1 MiB, or from the environment; in `a`. */
+struct Xds__DataSource;
+bool data_source_read(const struct Xds__DataSource *ds, struct arena *a, const struct diag_at *at, struct diags *d, struct str *out);
 
 /* A path below another: at->path + text; in `a`. */
 struct diag_at at_path(struct arena *a, const struct diag_at *at, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

@@ -30,9 +30,9 @@ struct downstream {
         void *session;                          /* the terminal filter's */
         bool draining;                          /* the listener is being replaced, removed or drained */
         bool done;
+        uint64_t close_at_ms;                   /* draining: when it is closed at the latest */
         struct addr original_dst;
-        char *sni_copy;
-        struct str *alpn_copy;
+        char *strings;                          /* what info.sni and info.alpn point into */
         struct downstream *next, **pprev;       /* the listener's list */
         struct loop_task reap;
 };
@@ -42,8 +42,8 @@ struct filter_build {
         struct server *server;
         struct diags *diags;
         struct diag_at at;                      /* path of the typed_config; extend with filter_path() */
-        struct arena *arena;                    /* lives as long as the listener configuration */
-        const struct listener_config *listener;
+        struct arena *arena;                    /* lives as long as the filter chain */
+        const struct listener_config *listener; /* during the build only: a chain outlives the listener that brought it */
         struct str stat_prefix;
         /* RDS slots that the configuration depends on: the listener warms until each has its first answer. */
         struct rds_slot **needs;
@@ -55,10 +55,9 @@ struct diag_at filter_path(struct filter_build *b, const char *fmt, ...) __attri
 
 struct network_filter {
         const char *name;                       /* "envoy.filters.network.tcp_proxy" */
-        const char *type;                       /* "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": the typed_config's type; for
-                                                 * a TypedStruct the type_url in it */
+        const char *type;                       /* "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": the typed_config's type, or
+                                                 * that of the message inside a TypedStruct: `config` is then that message */
         bool terminal;
-        bool typed_struct;                      /* `config` is the Gp__Struct of a TypedStruct */
         /* NULL with diagnostics on error; a filter without configuration returns any non-NULL pointer. */
         void *(*build)(struct filter_build *b, const ProtobufCMessage *config);
         void (*free)(void *config);             /* any thread, after the last connection */
@@ -77,6 +76,7 @@ struct network_filter {
 extern const struct network_filter *const network_filters[];    /* NULL ends; the table is in filter_chain.c */
 extern const struct network_filter network_filter_tcp_proxy;
 extern const struct network_filter network_filter_hcm;          /* the HTTP room's */
+extern const struct network_filter network_filter_metadata_exchange, network_filter_istio_stats;        /* istio_network.c */
 
 /* The connection is over: observers and the listener's access log run, counters settle, memory goes at the end of the turn. d->conn must be
  * closed before. */

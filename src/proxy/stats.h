@@ -128,6 +128,10 @@ stat_id stats_series(struct stats_local *l, const struct stat_family *f, const s
 stat_id stats_dynamic(struct stats_local *l, struct str name, enum stat_kind kind, struct str prom_name, const struct stat_tag *tags,
                       unsigned ntags);
 
+/* `n` slots without a name (counts of a host, shown by /clusters only). 0 when full. Thread-safe. */
+stat_id stats_slots(struct stats *s, unsigned n);
+void stats_slots_free(struct stats *s, stat_id base, unsigned n);
+
 uint64_t stats_read(struct stats *s, stat_id id);               /* summed over the threads */
 uint64_t stats_read_name(struct stats *s, struct str name);     /* by text name; 0 when there is none */
 void stats_reset_counters(struct stats *s);                     /* /reset_counters */

@@ -15,10 +15,13 @@ struct listener_worker;
 struct log_buffers;
 struct route_table;
 
+enum { WORKER_RELAY_BYTES = 65536 };
+
 struct worker {
         struct server *server;
         unsigned index;                         /* from 0 */
         pthread_t thread;
+        bool running;
         struct loop *loop;
         struct stats_local *stats;
         struct snapshot *snapshot;              /* current; new streams take it */
@@ -27,8 +30,11 @@ struct worker {
         const struct route_table **routes;      /* by rds_slot index */
         size_t nroutes;
         struct listener_worker *listeners;
+        struct strmap listener_by_addr;         /* address text -> struct listener_worker */
+        unsigned char *scratch;                 /* for inspectors; made when first needed */
         struct log_buffers *logs;
         struct pipe_pool *pipes;                /* for splice(2) */
+        char *relay;                            /* WORKER_RELAY_BYTES to read into, for bytes that are written on at once */
         uint64_t next_conn;
         bool draining;                          /* /drain_listeners, SIGTERM: answer with Connection: close */
         bool health_failed;                     /* /healthcheck/fail */
