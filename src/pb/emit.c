@@ -4,30 +4,48 @@
 
 #include <math.h>
 
-/* JSON knows decimal numbers only; YAML's others are turned into them. */
+/* RFC 8259 §6. */
+static bool is_json_number(struct str s)
+{
+        size_t i = s.n && s.p[0] == '-', from = i;
+        bool zero = i < s.n && s.p[i] == '0';
+
+        while (i < s.n && s.p[i] >= '0' && s.p[i] <= '9')
+                i++;
+        if (i == from || (zero && i > from + 1))
+                return false;
+        if (i < s.n && s.p[i] == '.') {
+                for (from = ++i; i < s.n && s.p[i] >= '0' && s.p[i] <= '9'; i++)
+                        ;
+                if (i == from)
+                        return false;
+        }
+        if (i < s.n && (s.p[i] == 'e' || s.p[i] == 'E')) {
+                i++;
+                i += i < s.n && (s.p[i] == '-' || s.p[i] == '+');
+                for (from = i; i < s.n && s.p[i] >= '0' && s.p[i] <= '9'; i++)
+                        ;
+                if (i == from)
+                        return false;
+        }
+        return i == s.n;
+}
+
+/* A number that JSON can write stands as it was written; YAML's other forms are turned into decimals. */
 static void number_json(struct str text, struct buf *out)
 {
-        size_t i = text.n && text.p[0] == '-';
-        bool json = text.n > i && text.p[i] >= '0' && text.p[i] <= '9' && (text.p[i] != '0' || text.n == i + 1 || text.p[i + 1] == '.');
-        size_t k = i;
         uint64_t u;
         int64_t v;
         double d;
 
-        /* The shape that nearly all have: digits, maybe a point and more digits. */
-        while (json && k < text.n && text.p[k] >= '0' && text.p[k] <= '9')
-                k++;
-        if (json && k + 1 < text.n && text.p[k] == '.')
-                for (k++; k < text.n && text.p[k] >= '0' && text.p[k] <= '9'; k++)
-                        ;
-        if (json && k == text.n && text.p[k - 1] != '.')
+        if (is_json_number(text))
                 buf_str(out, text);
         else if (pb_text_i64(text, &v))
                 buf_printf(out, "%lld", (long long)v);
         else if (pb_text_u64(text, &u))
                 buf_u64(out, u);
         else if (!pb_text_double(text, &d))
-                buf_cstr(out, "null");
+                buf_json(out, text);
         else if (isfinite(d))
                 pb_double_print(d, out);
         else
@@ -144,6 +162,32 @@ static bool block_ok(struct str s)
         return true;
 }
 
+/* A double-quoted string. JSON's form is YAML's too, but for characters that a YAML reader takes for line breaks or refuses. */
+static void quoted_yaml(struct str s, struct buf *out)
+{
+        struct buf json = BUF_INIT;
+        size_t done = 0;
+
+        buf_json(&json, s);
+        for (size_t i = 0; i + 1 < json.n; i++) {
+                const unsigned char *p = (const unsigned char *)json.p + i;
+                unsigned c = 0;
+
+                if (*p == 0xc2 && p[1] < 0xa0)
+                        c = p[1];
+                else if ((*p & 0xf0) == 0xe0 && i + 2 < json.n)
+                        c = (unsigned)(*p & 15) << 12 | (unsigned)(p[1] & 63) << 6 | (p[2] & 63);
+                if (!(c >= 0x80 && c < 0xa0) && c != 0x2028 && c != 0x2029 && c != 0xfeff && c < 0xfffe)
+                        continue;
+                buf_append(out, json.p + done, i - done);
+                buf_printf(out, "\\u%04x", c);
+                i += c < 0x100 ? 1 : 2;
+                done = i + 1;
+        }
+        buf_append(out, json.p + done, json.n - done);
+        buf_fini(&json);
+}
+
 static void string_yaml(struct str s, size_t level, struct buf *out)
 {
         if (plain_ok(s)) {
@@ -161,7 +205,7 @@ static void string_yaml(struct str s, size_t level, struct buf *out)
                         buf_str(out, line);
                 }
         } else {
-                buf_json(out, s);
+                quoted_yaml(s, out);
         }
 }
 
@@ -172,12 +216,12 @@ static void key_yaml(struct str key, size_t level, struct buf *out)
                 return;
         }
         if (key.n < 500) {
-                buf_json(out, key);
+                quoted_yaml(key, out);
                 return;
         }
         /* YAML's short form of a key ends after 1024 characters. */
         buf_cstr(out, "? ");
-        buf_json(out, key);
+        quoted_yaml(key, out);
         new_line(out, level * 2);
 }
 

@@ -98,7 +98,10 @@ bool pb_text_is_number(struct str s)
 
         if (!s.n || s.n > 400)
                 return false;
-        return parse_int(s, &flag, &v) || float_shape(s, &flag, &d);
+        if (parse_int(s, &flag, &v))
+                return true;
+        /* Past what a double holds it is only text. */
+        return float_shape(s, &flag, &d) && (flag || pb_text_double(s, &d));
 }
 
 bool pb_text_double(struct str s, double *v)

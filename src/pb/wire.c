@@ -451,6 +451,8 @@ static bool unpack_into(struct wire_in *w, ProtobufCMessage *m, const uint8_t *p
                         ok = skip_value(w, tag & 7);
                         if (ok)
                                 keep_unknown(w, m, id, tag & 7, value, path);
+                        else
+                                note(w, DIAG_ERROR, path, "the bytes of unknown field number %u of %s do not end", id, t->name);
                 }
         }
         if (ok && w->d && pb_info(t)->special == PB_ANY)
