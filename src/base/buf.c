@@ -136,7 +136,8 @@ void buf_json(struct buf *b, struct str s)
                         buf_printf(b, "\\u%04x", p[i]);
                 plain = ++i;
         }
-        buf_append(b, s.p + plain, s.n - plain);
+        if (s.n > plain)
+                buf_append(b, s.p + plain, s.n - plain);
         buf_char(b, '"');
 }
 

@@ -148,6 +148,11 @@ void pb_read_error(struct pb_reader *r, const struct pb_node *n, const struct pb
         __attribute__((format(printf, 4, 5)));
 void pb_read_warning(struct pb_reader *r, const struct pb_node *n, const struct pb_path *p, const char *fmt, ...)
         __attribute__((format(printf, 4, 5)));
+/* Whether a diagnostic would still be kept: looking for what somebody may have meant costs more than the rest. */
+static inline bool pb_read_heard(const struct pb_reader *r)
+{
+        return r->d && r->d->n < r->d->max;
+}
 const char *pb_kind_name(const struct pb_node *n);                      /* "a list" */
 /* Reads n into m; errors are noted in r. */
 void pb_read_message(struct pb_reader *r, ProtobufCMessage *m, const struct pb_node *n, const struct pb_path *p);

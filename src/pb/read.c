@@ -170,7 +170,7 @@ void pb_read_field(struct pb_reader *r, ProtobufCMessage *m, const struct pb_inf
 
 static void unknown_field(struct pb_reader *r, const struct pb_info *ti, const struct pb_node *key, const struct pb_path *p)
 {
-        const char *near = pb_field_near(ti, p->name);
+        const char *near = pb_read_heard(r) ? pb_field_near(ti, p->name) : NULL;
         void (*say)(struct pb_reader *, const struct pb_node *, const struct pb_path *, const char *, ...)
                 = r->flags & PB_UNKNOWN_WARN ? pb_read_warning : pb_read_error;
 

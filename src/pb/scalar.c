@@ -131,7 +131,7 @@ static bool read_enum(struct pb_reader *r, const ProtobufCEnumDescriptor *e, con
         }
         struct buf names = BUF_INIT;
 
-        for (unsigned k = 0; k < e->n_values; k++) {
+        for (unsigned k = 0; k < e->n_values && pb_read_heard(r); k++) {
                 struct str have = str_of(e->values[k].name);
                 unsigned dist = str_eq_nocase(have, n->text) ? 0 : str_distance(have, n->text, 3);
 

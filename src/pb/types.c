@@ -230,9 +230,13 @@ static void nearest_init(struct nearest *n, struct str name)
 static void nearest_try(struct nearest *n, const char *candidate)
 {
         struct str c = squeeze(str_of(candidate), n->have, sizeof(n->have));
+        size_t longer = c.n > n->name.n ? c.n - n->name.n : n->name.n - c.n;
+
+        if (n->best == 0 || longer >= n->best)
+                return;
         unsigned d = str_distance(n->name, c, n->best - 1);
 
-        if (n->best > 0 && d < n->best) {
+        if (d < n->best) {
                 n->best = d;
                 n->hit = candidate;
         }

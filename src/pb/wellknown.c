@@ -155,7 +155,7 @@ static void read_any(struct pb_reader *r, ProtobufCMessage *m, const struct pb_n
                         set_bytes(m, 2, r->a, &(struct buf){ .p = (char *)bytes, .n = len });
                         return;
                 }
-                const char *near = pb_type_near(pb_url_name(at->text));
+                const char *near = pb_read_heard(r) ? pb_type_near(pb_url_name(at->text)) : NULL;
 
                 (r->flags & PB_UNKNOWN_WARN ? pb_read_warning : pb_read_error)(
                         r, at, &type_path, near ? "unknown type \"" STR_FMT "\" (did you mean \"%s\"?)" : "type \"" STR_FMT "\" is not supported%s",
