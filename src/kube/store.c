@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <sqlite3.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -29,6 +30,7 @@ struct kube_store {
         struct strmap owners;                   /* owner uid -> number of dependents, as uintptr_t */
         uint64_t rv, committed_rv;
         bool pending;
+        unsigned rollbacks;
         struct kube_change *ring;               /* KUBE_HISTORY slots, by position modulo */
         uint64_t first, committed, head;        /* positions: oldest kept, one past the last committed, one past the last */
         uint64_t oldest_rv;                     /* a watch at this version or later misses nothing */
@@ -292,6 +294,11 @@ bool kube_store_pending(const struct kube_store *s)
         return s->pending;
 }
 
+unsigned kube_store_rollbacks(const struct kube_store *s)
+{
+        return s->rollbacks;
+}
+
 const char *kube_store_error(const struct kube_store *s)
 {
         return s->error ? s->error : "";
@@ -338,10 +345,14 @@ static void roll_back(struct kube_store *s)
         }
         s->rv = s->committed_rv;
         s->pending = false;
+        s->rollbacks++;
 }
 
 static bool begin(struct kube_store *s)
 {
+        /* A transaction that would outgrow the history could not be taken back: what is there goes to disk first. */
+        if (s->pending && s->head - s->committed >= KUBE_HISTORY / 2 && kube_store_commit(s))
+                return false;
         if (s->pending)
                 return true;
         if (!exec(s, "BEGIN IMMEDIATE")) {

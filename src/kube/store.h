@@ -72,6 +72,8 @@ struct kobj *kube_store_delete(struct kube_store *s, unsigned bucket, struct str
 /* 0, or -1 when the transaction was rolled back. */
 int kube_store_commit(struct kube_store *s);
 bool kube_store_pending(const struct kube_store *s);
+/* Grows with every roll-back: whoever waits for a commit compares it with its value at the time of the write. */
+unsigned kube_store_rollbacks(const struct kube_store *s);
 const char *kube_store_error(const struct kube_store *s);       /* "the disk is full …" */
 bool kube_store_full(const struct kube_store *s);               /* was the last error for want of space? */
 

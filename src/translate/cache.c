@@ -152,7 +152,8 @@ void translator_sweep(struct translator *t)
 
         if (t->cache.live < t->sweep_at)
                 return;
-        STRMAP_EACH (&t->cache, e) {
+        STRMAP_EACH(&t->cache, e)
+        {
                 struct translate_resource *r = e->value;
 
                 if (r->refs == 1)

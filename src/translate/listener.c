@@ -29,11 +29,11 @@ struct collect {
         const char *address;
         uint32_t port;
         bool any_address;
-        const struct seen *http, *sniffed; /* somebody speaks HTTP here; of unknown protocol on an address of its own */
-        bool tcp;                          /* a chain that takes everything is there already */
-        bool sni;                          /* some chain asks for a server name */
+        const struct seen *http, *sniffed;      /* somebody speaks HTTP here; of unknown protocol on an address of its own */
+        bool tcp;                               /* a chain that takes everything is there already */
+        bool sni;                               /* some chain asks for a server name */
         struct parts chains;
-        struct strmap claims; /* matches that VirtualServices took: Envoy refuses two equal ones */
+        struct strmap claims;                   /* matches that VirtualServices took: Envoy refuses two equal ones */
 };
 
 Xds__FilterChain *chain_new(struct arena *a)
@@ -96,18 +96,16 @@ static bool take(struct collect *l, const struct str *names, size_t n, const str
         return fresh;
 }
 
-static bool add_routed_chain(struct build *b, struct collect *l, const struct mesh_vs *vs, const struct mesh_l4_route *r,
-                             size_t route_index, size_t match_index, const struct str *sni, size_t nsni, const struct str *ranges,
-                             size_t nranges, uint32_t port)
+static bool add_routed_chain(struct build *b, struct collect *l, const struct mesh_vs *vs, const struct mesh_l4_route *r, size_t route_index,
+                             size_t match_index, const struct str *sni, size_t nsni, const struct str *ranges, size_t nranges, uint32_t port)
 {
         struct key k;
         Xds__FilterChain *c;
         struct arena *a = &b->scratch;
 
         if (!take(l, sni, nsni, ranges, nranges)) {
-                build_warn(b, &vs->meta, nsni ? "spec.tls" : "spec.tcp",
-                           "port %u: an earlier route has the same match (" STR_FMT "): this one is left out", port,
-                           STR_ARG(nsni ? sni[0] : STR("all connections")));
+                build_warn(b, &vs->meta, nsni ? "spec.tls" : "spec.tcp", "port %u: an earlier route has the same match (" STR_FMT "): this one is left out",
+                           port, STR_ARG(nsni ? sni[0] : STR("all connections")));
                 return false;
         }
         key_init(&k, 'r');
@@ -128,8 +126,7 @@ static bool add_routed_chain(struct build *b, struct collect *l, const struct me
         return true;
 }
 
-/* The address ranges that tell a service's connections apart on a listener for any address: those of a ServiceEntry that are whole
- * networks. */
+/* The address ranges that tell a service's connections apart on a listener for any address: those of a ServiceEntry that are whole networks. */
 static size_t ranges_of(const struct mesh_service *svc, const struct str **v)
 {
         for (size_t i = 0; i < svc->naddresses; i++)
@@ -372,10 +369,8 @@ static void on_any_address(struct build *b, struct collect *l, const struct seen
         if (!ranges_of(x->svc, &ranges)) {
                 if (l->tcp) {
                         build_warn(b, x->svc->meta, "spec.ports",
-                                   "port %u of " STR_FMT
-                                   " is %s without an address, and another host has it already: give one of them addresses, or "
-                                   "protocol TLS",
-                                   port->number, STR_ARG(x->svc->host), mesh_protocol_name(port->protocol));
+                                   "port %u of " STR_FMT " is %s without an address, and another host has it already: give one of them addresses, or "
+                                   "protocol TLS", port->number, STR_ARG(x->svc->host), mesh_protocol_name(port->protocol));
                         return;
                 }
                 l->tcp = true;

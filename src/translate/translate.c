@@ -30,8 +30,7 @@ void build_warn(const struct build *b, const struct mesh_meta *about, const char
 
         if (!b->diags)
                 return;
-        snprintf(resource, sizeof(resource), STR_FMT " " STR_FMT "/" STR_FMT, STR_ARG(about->kind), STR_ARG(about->ns),
-                 STR_ARG(about->name));
+        snprintf(resource, sizeof(resource), STR_FMT " " STR_FMT "/" STR_FMT, STR_ARG(about->kind), STR_ARG(about->ns), STR_ARG(about->name));
         at.resource = str_of(resource);
         va_start(ap, fmt);
         vsnprintf(text, sizeof(text), fmt, ap);
@@ -60,11 +59,11 @@ void translator_free(struct translator *t)
 {
         if (!t)
                 return;
-        STRMAP_EACH (&t->scopes, e)
-                scope_free(e->value);
+        STRMAP_EACH(&t->scopes, e)
+        scope_free(e->value);
         strmap_fini(&t->scopes);
-        STRMAP_EACH (&t->cache, e)
-                translate_resource_unref(e->value);
+        STRMAP_EACH(&t->cache, e)
+        translate_resource_unref(e->value);
         strmap_fini(&t->cache);
         common_free(t->common);
         buf_fini(&t->buf);
@@ -125,7 +124,7 @@ static struct scope *scope_for(struct translator *t, const struct translate_prox
 
 static uint64_t mix(const uint64_t *v, size_t n)
 {
-        return hash_bytes(v, n * sizeof(*v), 0) | 1; /* never 0: that is "never built" */
+        return hash_bytes(v, n * sizeof(*v), 0) | 1;            /* never 0: that is "never built" */
 }
 
 static int by_name(const void *a, const void *b)
@@ -163,9 +162,7 @@ static void scope_update(struct build *b)
         uint64_t view[] = { config, m->services_version, m->vs_version, m->sidecars_version };
         uint64_t clusters[] = { config, m->services_version, m->sidecars_version, m->dr_version };
         uint64_t endpoints[] = { config, m->services_version, m->sidecars_version, m->dr_version, m->endpoints_version };
-        uint64_t rest[] = {
-                config, m->services_version, m->sidecars_version, m->dr_version, m->vs_version, router ? m->gateways_version : 0, 0
-        };
+        uint64_t rest[] = { config, m->services_version, m->sidecars_version, m->dr_version, m->vs_version, router ? m->gateways_version : 0, 0 };
 
         if (s->view_stamp != mix(view, ARRAY_LEN(view))) {
                 scope_view(b);
@@ -240,7 +237,7 @@ struct own_port *own_ports(const struct build *b, struct arena *a, size_t *n)
                         }
                         if (same->nall && same->all[same->nall - 1] == svc)
                                 continue;
-                        if ((same->nall & (same->nall - 1)) == 0) { /* 0, 1, 2, 4, …: full */
+                        if ((same->nall & (same->nall - 1)) == 0) {     /* 0, 1, 2, 4, …: full */
                                 struct mesh_service **all = arena_alloc(a, (same->nall ? same->nall * 2 : 1) * sizeof(*all));
 
                                 if (same->nall)

@@ -63,9 +63,7 @@ static void domains_of(const struct build *b, struct arena *a, const struct mesh
         for (size_t i = 0; i < svc->naddresses; i++) {
                 if (str_chr(svc->addresses[i], '/') >= 0)
                         continue;
-                claim(b, claims, l,
-                      str_chr(svc->addresses[i], ':') >= 0 ? arena_printf(a, "[" STR_FMT "]", STR_ARG(svc->addresses[i]))
-                                                           : svc->addresses[i]);
+                claim(b, claims, l, str_chr(svc->addresses[i], ':') >= 0 ? arena_printf(a, "[" STR_FMT "]", STR_ARG(svc->addresses[i])) : svc->addresses[i]);
         }
 }
 
@@ -196,7 +194,7 @@ static void routes_of_port(struct build *b, const struct use *u, size_t n)
                 if (!mesh_protocol_http(p) && p != MESH_AUTO)
                         continue;
                 if (i && u[i - 1].seen == u[i].seen)
-                        continue; /* the same number twice */
+                        continue;       /* the same number twice */
                 domains_of(b, &a, x->svc, &claims, &l);
                 add_vhost(b, x, port, &l, false, &vhosts);
                 if (p == MESH_AUTO && listens_apart(x->svc, p))

@@ -11,19 +11,18 @@
 #include <cmocka.h>
 
 #define OBJ(kind, spec) "apiVersion: networking.istio.io/v1\nkind: " kind "\nmetadata: {name: x, namespace: ns}\nspec: " spec "\n"
-#define VS(spec)        OBJ("VirtualService", "{hosts: [a.example], " spec "}")
-#define ROUTE           "route: [{destination: {host: b}}]"
-#define SE(spec)        OBJ("ServiceEntry", "{hosts: [a.example], ports: [{number: 80, name: http, protocol: HTTP}], " spec "}")
-#define DR(spec)        OBJ("DestinationRule", "{host: a.example, " spec "}")
-#define GW(server)      OBJ("Gateway", "{selector: {a: b}, servers: [" server "]}")
-#define MESH(text)      "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata: {mesh: \"" text "\"}\n"
+#define VS(spec) OBJ("VirtualService", "{hosts: [a.example], " spec "}")
+#define ROUTE "route: [{destination: {host: b}}]"
+#define SE(spec) OBJ("ServiceEntry", "{hosts: [a.example], ports: [{number: 80, name: http, protocol: HTTP}], " spec "}")
+#define DR(spec) OBJ("DestinationRule", "{host: a.example, " spec "}")
+#define GW(server) OBJ("Gateway", "{selector: {a: b}, servers: [" server "]}")
+#define MESH(text) "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata: {mesh: \"" text "\"}\n"
 
 static const struct row {
         const char *yaml;
-        const char *error;   /* a part of it; NULL: none */
-        const char *warning; /* likewise */
+        const char *error;              /* a part of it; NULL: none */
+        const char *warning;            /* likewise */
 } rows[] = {
-        /* clang-format off */
         /* good ones */
         { SE("resolution: DNS"), NULL, NULL },
         { VS("http: [{" ROUTE "}]"), NULL, NULL },
@@ -102,7 +101,6 @@ static const struct row {
         { MESH("outboundTrafficPolicy: {mode: REGISTRY}"), "outboundTrafficPolicy.mode", NULL },
         { MESH("acessLogFile: /dev/stdout"), "(did you mean \\\"accessLogFile\\\"?)", NULL },
         { MESH("a: [b"), "data.mesh", NULL },
-        /* clang-format on */
 };
 
 static struct pb_node *parse(const char *yaml, struct arena *a, struct diags *d)
@@ -171,11 +169,8 @@ static void test_places(void **state)
 
         arena_init(&a, 4096);
         diags_init(&d);
-        mesh_validate(parse("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x, namespace: ns}\nspec:\n  hosts: "
-                            "[a.b]\n"
-                            "  http:\n  - timeout: soon\n    route: [{destination: {host: b}}]\n",
-                            &a, &d),
-                      STR("vs.yaml"), &d);
+        mesh_validate(parse("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x, namespace: ns}\nspec:\n  hosts: [a.b]\n"
+                            "  http:\n  - timeout: soon\n    route: [{destination: {host: b}}]\n", &a, &d), STR("vs.yaml"), &d);
         diag_format(&d.v[0], &b);
         assert_non_null(strstr(buf_z(&b), "vs.yaml:7:14: "));
         assert_non_null(strstr(buf_z(&b), "spec.http[0].timeout"));
@@ -190,10 +185,8 @@ static const struct {
         { VS("http: [{mirror: {host: c}, " ROUTE "}]"), "spec.http[0].mirror", "mirror is not in this release: requests are not mirrored" },
         { VS("http: [{fault: {abort: {httpStatus: 500}}, " ROUTE "}]"), "spec.http[0].fault", "no fault is injected" },
         { DR("trafficPolicy: {outlierDetection: {interval: 1s}}"), "spec.trafficPolicy.outlierDetection", "no host is ejected" },
-        { DR("subsets: [{name: a, trafficPolicy: {tls: {mode: SIMPLE}}}]"), "spec.subsets[0].trafficPolicy.tls.mode",
-          "mode SIMPLE is not in this release" },
-        { GW("{port: {number: 443, name: a, protocol: HTTPS}, hosts: ['*'], tls: {mode: SIMPLE, credentialName: c}}"),
-          "spec.servers[0].tls.mode", "the server does not listen" },
+        { DR("subsets: [{name: a, trafficPolicy: {tls: {mode: SIMPLE}}}]"), "spec.subsets[0].trafficPolicy.tls.mode", "mode SIMPLE is not in this release" },
+        { GW("{port: {number: 443, name: a, protocol: HTTPS}, hosts: ['*'], tls: {mode: SIMPLE, credentialName: c}}"), "spec.servers[0].tls.mode", "the server does not listen" },
         { SE("resolution: DYNAMIC_DNS"), "spec.resolution", "it is treated as NONE" },
         { OBJ("Sidecar", "{ingress: [{port: {number: 80}}]}"), "spec.ingress", "inbound listeners follow the Services" },
         { MESH("h2UpgradePolicy: UPGRADE"), "h2UpgradePolicy", "it has no effect" },
@@ -225,8 +218,7 @@ static void test_unsupported(void **state)
 
 int main(void)
 {
-        const struct CMUnitTest tests[] = { cmocka_unit_test(test_rows), cmocka_unit_test(test_places),
-                                            cmocka_unit_test(test_unsupported) };
+        const struct CMUnitTest tests[] = { cmocka_unit_test(test_rows), cmocka_unit_test(test_places), cmocka_unit_test(test_unsupported) };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,4 @@
-/* What each field of Istio's resources becomes: a resource in, a piece of JSON out. (The whole of the output is compared by
- * test_reference.) */
+/* What each field of Istio's resources becomes: a resource in, a piece of JSON out. (The whole of the output is compared by test_reference.) */
 #include "envoy.h"
 
 #include "base/mem.h"
@@ -15,14 +14,10 @@
 #define VS(body) "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: curl}\nspec:\n" body
 #define SE(body) "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: s, namespace: default}\nspec:\n" body
 #define DR(body) "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: d, namespace: curl}\nspec:\n" body
-#define GW(body)                                                                                                               \
-        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g, namespace: curl}\nspec:\n  selector: {istio: " \
-        "egressgateway}\n" body
+#define GW(body) "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g, namespace: curl}\nspec:\n  selector: {istio: egressgateway}\n" body
 #define SIDECAR(body) "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: c, namespace: curl}\nspec:\n" body
-#define TO_CURL       "    route: [{destination: {host: curl}}]\n"
-#define WEB                                                                                                                           \
-        SE("  hosts: [web.example]\n  ports: [{number: 80, name: http, protocol: HTTP}, {number: 443, name: tls, protocol: TLS}]\n  " \
-           "resolution: DNS\n")
+#define TO_CURL "    route: [{destination: {host: curl}}]\n"
+#define WEB SE("  hosts: [web.example]\n  ports: [{number: 80, name: http, protocol: HTTP}, {number: 443, name: tls, protocol: TLS}]\n  resolution: DNS\n")
 
 enum who { SIDECAR_, GATEWAY };
 
@@ -31,9 +26,8 @@ static const struct feature {
         enum who who;
         enum translate_type type;
         const char *name;
-        const char *want[6]; /* each must be there; "!x": must not; name NULL: the resource must not exist */
+        const char *want[6];            /* each must be there; "!x": must not; name NULL: the resource must not exist */
 } features[] = {
-        /* clang-format off */
         /* --- matches --- */
         { "uri, method, headers, query",
           { VS("  hosts: [curl]\n  http:\n  - match:\n    - uri: {exact: /a}\n      method: {exact: GET}\n      headers: {x: {prefix: p}, y: {}}\n"
@@ -229,7 +223,6 @@ static const struct feature {
           { GW("  servers: [{port: {number: 443, name: t, protocol: TCP}, hosts: ['*']}]\n"),
             VS("  hosts: ['*']\n  gateways: [g]\n  tcp: [{match: [{port: 443}], route: [{destination: {host: curl.curl.svc.cluster.local, port: {number: 80}}}]}]\n") },
           GATEWAY, TRANSLATE_LISTENERS, "0.0.0.0_8443", { "outbound|80||curl.curl.svc.cluster.local", "!tls_inspector", "!filterChainMatch" } },
-        /* clang-format on */
 };
 
 static void check(const struct feature *f, const char *json)

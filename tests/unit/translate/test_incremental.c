@@ -47,7 +47,7 @@ static void test_same_input_same_bytes(void **state)
         for (unsigned i = 0; i < 50; i++)
                 entry(&x, i, 80);
         for (unsigned i = 50; i-- > 0;)
-                entry(&y, i, 80); /* another order of arrival */
+                entry(&y, i, 80);       /* another order of arrival */
         a = world_build(&x, &x.sidecar);
         b = world_build(&y, &y.sidecar);
         assert_same(a, b);
@@ -74,13 +74,13 @@ static void test_a_change_costs_itself(void **state)
         /* Two clusters, a virtual host, a filter chain, and the listener they are joined into; the route table's bytes are the same. */
         assert_in_range(after.parts_made - before.parts_made, 1, 6);
         assert_true(a->of[TRANSLATE_ENDPOINTS].hash == b->of[TRANSLATE_ENDPOINTS].hash);
-        assert_true(a->of[TRANSLATE_ROUTES].hash == b->of[TRANSLATE_ROUTES].hash); /* the port behind a cluster is not in it */
+        assert_true(a->of[TRANSLATE_ROUTES].hash == b->of[TRANSLATE_ROUTES].hash);      /* the port behind a cluster is not in it */
         assert_true(a->of[TRANSLATE_CLUSTERS].hash != b->of[TRANSLATE_CLUSTERS].hash);
         world_init(&fresh, false);
         for (unsigned i = 0; i < 200; i++)
                 entry(&fresh, i, i == 77 ? 8080 : 80);
         c = world_build(&fresh, &fresh.sidecar);
-        assert_same(b, c); /* made piece by piece or at once: no difference */
+        assert_same(b, c);              /* made piece by piece or at once: no difference */
         translate_config_unref(a);
         translate_config_unref(b);
         translate_config_unref(c);
@@ -193,7 +193,7 @@ static void test_mesh_config_takes_effect(void **state)
         assert_non_null(strstr(buf_z(&json), "\"randomSampling\":{\"value\":50}"));
         assert_non_null(strstr(buf_z(&json), "\"mergeSlashes\":true"));
         assert_non_null(strstr(buf_z(&json), "UNESCAPE_AND_FORWARD"));
-        assert_non_null(strstr(buf_z(&json), "PassthroughCluster")); /* ALLOW_ANY is the default */
+        assert_non_null(strstr(buf_z(&json), "PassthroughCluster"));    /* ALLOW_ANY is the default */
         buf_fini(&json);
         translate_config_unref(c);
         world_fini(&w);
@@ -226,12 +226,8 @@ static void test_node_ids(void **state)
                 const char *id;
                 bool good;
         } ids[] = {
-                { "sidecar~10.0.0.1~a.b~b.svc.cluster.local", true },
-                { "router~10.0.0.1~a.b~b.svc.cluster.local", true },
-                { "", false },
-                { "sidecar", false },
-                { "waypoint~10.0.0.1~a.b~d", false },
-                { "sidecar~10.0.0.1~a~d", false },
+                { "sidecar~10.0.0.1~a.b~b.svc.cluster.local", true }, { "router~10.0.0.1~a.b~b.svc.cluster.local", true },
+                { "", false },  { "sidecar", false }, { "waypoint~10.0.0.1~a.b~d", false }, { "sidecar~10.0.0.1~a~d", false },
                 { "sidecar~~~", false },
         };
 
@@ -254,15 +250,10 @@ static void test_node_ids(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_same_input_same_bytes),
-                cmocka_unit_test(test_a_change_costs_itself),
-                cmocka_unit_test(test_endpoints_touch_only_endpoints),
-                cmocka_unit_test(test_proxies_share),
-                cmocka_unit_test(test_sweep_forgets),
-                cmocka_unit_test(test_config_outlives_everything),
-                cmocka_unit_test(test_mesh_config_takes_effect),
-                cmocka_unit_test(test_both_families),
-                cmocka_unit_test(test_node_ids),
+                cmocka_unit_test(test_same_input_same_bytes), cmocka_unit_test(test_a_change_costs_itself),
+                cmocka_unit_test(test_endpoints_touch_only_endpoints), cmocka_unit_test(test_proxies_share),
+                cmocka_unit_test(test_sweep_forgets), cmocka_unit_test(test_config_outlives_everything),
+                cmocka_unit_test(test_mesh_config_takes_effect), cmocka_unit_test(test_both_families), cmocka_unit_test(test_node_ids),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
