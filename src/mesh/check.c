@@ -8,7 +8,9 @@
 
 static void report(struct check *c, enum diag_severity sev, const struct pb_node *n, const char *path, const char *fmt, va_list ap)
 {
-        struct diag_at at = { .file = c->file, .resource = c->resource, .path = str_of(path), .line = n ? n->line : 0, .column = n ? n->column : 0 };
+        struct diag_at at = {
+                .file = c->file, .resource = c->resource, .path = str_of(path), .line = n ? n->line : 0, .column = n ? n->column : 0
+        };
         struct str text = arena_vprintf(&c->scratch, fmt, ap);
 
         diag_add(c->d, sev, sev == DIAG_ERROR ? "PST0301" : "PST0302", &at, STR_FMT, STR_ARG(text));
@@ -102,7 +104,8 @@ static void range(struct check *c, const struct pb_node *n, const char *path, in
         int64_t v;
 
         if (!str_i64(n->text, &v) || v < lo || v > hi)
-                check_error(c, n, path, "%s must be between %lld and %lld, not " STR_FMT, what, (long long)lo, (long long)hi, STR_ARG(n->text));
+                check_error(c, n, path, "%s must be between %lld and %lld, not " STR_FMT, what, (long long)lo, (long long)hi,
+                            STR_ARG(n->text));
 }
 
 static void at_least(struct check *c, const struct pb_node *n, const char *path, int64_t lo)
@@ -142,8 +145,8 @@ static void one_of(struct check *c, const struct pb_node *n, const char *path, c
                         near = part;
                 }
         }
-        check_error(c, n, path, "\"" STR_FMT "\" is not one of %s%s" STR_FMT "%s", STR_ARG(n->text), list, near.n ? " (did you mean \"" : "",
-                    STR_ARG(near), near.n ? "\"?)" : "");
+        check_error(c, n, path, "\"" STR_FMT "\" is not one of %s%s" STR_FMT "%s", STR_ARG(n->text), list,
+                    near.n ? " (did you mean \"" : "", STR_ARG(near), near.n ? "\"?)" : "");
 }
 
 static void host_in_namespace(struct check *c, const struct pb_node *n, const char *path, bool required, bool none)
@@ -153,10 +156,13 @@ static void host_in_namespace(struct check *c, const struct pb_node *n, const ch
         struct str host = slash < 0 ? n->text : str_sub(n->text, (size_t)slash + 1, n->text.n);
 
         if (slash < 0 && required)
-                check_error(c, n, path, "\"" STR_FMT "\" must be written namespace/host: \"*/" STR_FMT "\" for any namespace, \"./" STR_FMT "\" for its own",
+                check_error(c, n, path,
+                            "\"" STR_FMT "\" must be written namespace/host: \"*/" STR_FMT "\" for any namespace, \"./" STR_FMT
+                            "\" for its own",
                             STR_ARG(n->text), STR_ARG(n->text), STR_ARG(n->text));
         else if (!str_eqc(ns, "*") && !str_eqc(ns, ".") && !(none && str_eqc(ns, "~")) && !dns_label(ns))
-                check_error(c, n, path, "\"" STR_FMT "\" is not a namespace: write a name, \"*\"%s or \".\"", STR_ARG(ns), none ? ", \"~\"" : "");
+                check_error(c, n, path, "\"" STR_FMT "\" is not a namespace: write a name, \"*\"%s or \".\"", STR_ARG(ns),
+                            none ? ", \"~\"" : "");
         else if (!check_host(host, true))
                 check_error(c, n, path, "\"" STR_FMT "\" is not a host: write a DNS name, \"*\" or \"*.name\"", STR_ARG(host));
 }
@@ -170,7 +176,8 @@ static void gateway_name(struct check *c, const struct pb_node *n, const char *p
         if (slash >= 0 ? ((slash != 1 || n->text.p[0] != '.') && !dns_label(str_sub(n->text, 0, (size_t)slash))) ||
                                  !check_host(str_sub(n->text, (size_t)slash + 1, n->text.n), false)
                        : !check_host(n->text, false))
-                check_error(c, n, path, "\"" STR_FMT "\" is not a gateway: write \"mesh\", the name of a Gateway in this namespace, or namespace/name",
+                check_error(c, n, path,
+                            "\"" STR_FMT "\" is not a gateway: write \"mesh\", the name of a Gateway in this namespace, or namespace/name",
                             STR_ARG(n->text));
 }
 
@@ -203,7 +210,8 @@ static void percent(struct check *c, const struct pb_node *n, const char *path)
 
 static bool empty(const struct pb_node *n)
 {
-        return !n || n->kind == PB_NULL || ((n->kind == PB_LIST || n->kind == PB_MAP) && n->n == 0) || (n->kind == PB_STRING && n->text.n == 0);
+        return !n || n->kind == PB_NULL || ((n->kind == PB_LIST || n->kind == PB_MAP) && n->n == 0) ||
+               (n->kind == PB_STRING && n->text.n == 0);
 }
 
 static const char *last_field(const char *path)
@@ -240,7 +248,8 @@ static void apply(void *arg, const struct pb_node *n, const struct pb_node *pare
         case RULE_HOST:
         case RULE_HOST_NOT_ALL:
                 if (!check_host(n->text, true))
-                        check_error(c, n, path, "\"" STR_FMT "\" is not a host: write a DNS name, or \"*.name\" for all below it", STR_ARG(n->text));
+                        check_error(c, n, path, "\"" STR_FMT "\" is not a host: write a DNS name, or \"*.name\" for all below it",
+                                    STR_ARG(n->text));
                 else if (x->rule->rule == RULE_HOST_NOT_ALL && str_eqc(n->text, "*"))
                         check_error(c, n, path, "\"*\" alone is not allowed here: name a domain, such as \"*.example.com\"");
                 break;
@@ -271,7 +280,8 @@ static void apply(void *arg, const struct pb_node *n, const struct pb_node *pare
                 break;
         case RULE_PROTOCOL:
                 if (n->text.n && mesh_protocol_parse(n->text) == MESH_AUTO)
-                        check_error(c, n, path, "\"" STR_FMT "\" is not a protocol: one of HTTP, HTTPS, GRPC, GRPC-WEB, HTTP2, MONGO, TCP, TLS",
+                        check_error(c, n, path,
+                                    "\"" STR_FMT "\" is not a protocol: one of HTTP, HTTPS, GRPC, GRPC-WEB, HTTP2, MONGO, TCP, TLS",
                                     STR_ARG(n->text));
                 break;
         case RULE_STATUS:
@@ -283,7 +293,8 @@ static void apply(void *arg, const struct pb_node *n, const struct pb_node *pare
                 break;
         case RULE_NAMESPACE:
                 if (!str_eqc(n->text, "*") && !str_eqc(n->text, ".") && !str_eqc(n->text, "~") && !dns_label(n->text))
-                        check_error(c, n, path, "\"" STR_FMT "\" is not a namespace: write a name, \"*\" for all, \".\" for this one or \"~\" for none",
+                        check_error(c, n, path,
+                                    "\"" STR_FMT "\" is not a namespace: write a name, \"*\" for all, \".\" for this one or \"~\" for none",
                                     STR_ARG(n->text));
                 break;
         case RULE_GATEWAY_NAME:

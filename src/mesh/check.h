@@ -16,24 +16,24 @@ void check_error(struct check *c, const struct pb_node *n, const char *path, con
 void check_warn(struct check *c, const struct pb_node *n, const char *path, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
 enum rule {
-        RULE_PRESENT,                   /* required: not absent, not empty */
-        RULE_PORT,                      /* 1..65535 */
+        RULE_PRESENT, /* required: not absent, not empty */
+        RULE_PORT,    /* 1..65535 */
         RULE_PORT_OR_0,
-        RULE_HOST,                      /* a name, "*" or "*.name" */
-        RULE_HOST_NOT_ALL,              /* not "*" alone */
-        RULE_GATEWAY_HOST,              /* [namespace/]host */
-        RULE_SIDECAR_HOST,              /* namespace/host */
-        RULE_ADDRESS,                   /* IP or CIDR */
-        RULE_DURATION,                  /* >= 0 */
-        RULE_DURATION_MS,               /* >= 1ms */
-        RULE_COUNT,                     /* >= 0 */
-        RULE_COUNT_1,                   /* >= 1 */
-        RULE_ENUM,                      /* one of `arg`, separated by "|" */
+        RULE_HOST,         /* a name, "*" or "*.name" */
+        RULE_HOST_NOT_ALL, /* not "*" alone */
+        RULE_GATEWAY_HOST, /* [namespace/]host */
+        RULE_SIDECAR_HOST, /* namespace/host */
+        RULE_ADDRESS,      /* IP or CIDR */
+        RULE_DURATION,     /* >= 0 */
+        RULE_DURATION_MS,  /* >= 1ms */
+        RULE_COUNT,        /* >= 0 */
+        RULE_COUNT_1,      /* >= 1 */
+        RULE_ENUM,         /* one of `arg`, separated by "|" */
         RULE_PROTOCOL,
-        RULE_STATUS,                    /* 200..599 */
-        RULE_LABEL,                     /* a DNS label */
-        RULE_NAMESPACE,                 /* exportTo */
-        RULE_GATEWAY_NAME,              /* mesh, name, namespace/name */
+        RULE_STATUS,       /* 200..599 */
+        RULE_LABEL,        /* a DNS label */
+        RULE_NAMESPACE,    /* exportTo */
+        RULE_GATEWAY_NAME, /* mesh, name, namespace/name */
         RULE_HEADER_NAME,
         RULE_REGEX,
         RULE_PERCENT,

@@ -3,7 +3,10 @@
 
 #include "base/mem.h"
 
-#define TEXT(lit) { (lit), sizeof(lit) - 1 }
+#define TEXT(lit)                      \
+        {                              \
+                (lit), sizeof(lit) - 1 \
+        }
 
 const struct mesh_config mesh_config_default = {
         .version = 1,
@@ -83,7 +86,7 @@ bool read_mesh_config(struct arena *a, const struct pb_node *object, struct str 
         if (s.n)
                 c->allow_any = str_eqc(s, "ALLOW_ANY");
         else if (read_field(mesh, "outboundTrafficPolicy"))
-                c->allow_any = false;   /* REGISTRY_ONLY is the enum's zero */
+                c->allow_any = false; /* REGISTRY_ONLY is the enum's zero */
         c->enable_tracing = read_bool(mesh, "enableTracing") == 1;
         tracing = read_field(read_field(mesh, "defaultConfig"), "tracing");
         c->sampling = read_double(tracing, "sampling", c->sampling);

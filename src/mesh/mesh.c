@@ -12,8 +12,8 @@
 #include <stdlib.h>
 
 static const struct {
-        const char *kind, *group, *path;        /* path: as Istio writes it in filter_metadata, or NULL */
-        int list;                               /* -1: none */
+        const char *kind, *group, *path; /* path: as Istio writes it in filter_metadata, or NULL */
+        int list;                        /* -1: none */
 } kinds[KINDS] = {
         [K_SERVICE] = { "Service", "v1", NULL, L_SERVICES },
         [K_ENTRY] = { "ServiceEntry", "networking.istio.io/", "service-entry", L_SERVICES },
@@ -75,13 +75,13 @@ static int cmp_services(const void *a, const void *b)
         int c = str_cmp(x->host, y->host);
 
         if (!c)
-                c = x->from_entry - y->from_entry;      /* the cluster's own Service first */
+                c = x->from_entry - y->from_entry; /* the cluster's own Service first */
         if (!c)
                 c = mesh_cmp_age(x->meta, y->meta);
         return c ? c : (x->version > y->version) - (x->version < y->version);
 }
 
-static int cmp_by_age(const void *a, const void *b)             /* everything that starts with a struct mesh_meta */
+static int cmp_by_age(const void *a, const void *b) /* everything that starts with a struct mesh_meta */
 {
         return mesh_cmp_age(a, b);
 }
@@ -116,8 +116,8 @@ static int cmp_slices(const void *a, const void *b)
 }
 
 static int (*const list_cmp[LISTS])(const void *, const void *) = {
-        [L_SERVICES] = cmp_services, [L_VS] = cmp_by_age,       [L_GATEWAYS] = cmp_by_age, [L_DR] = cmp_drs,
-        [L_SIDECARS] = cmp_by_age,   [L_PODS] = cmp_by_name,    [L_SLICES] = cmp_slices,   [L_WORKLOADS] = cmp_by_name,
+        [L_SERVICES] = cmp_services, [L_VS] = cmp_by_age,    [L_GATEWAYS] = cmp_by_age, [L_DR] = cmp_drs,
+        [L_SIDECARS] = cmp_by_age,   [L_PODS] = cmp_by_name, [L_SLICES] = cmp_slices,   [L_WORKLOADS] = cmp_by_name,
 };
 
 static size_t list_at(const struct list_now *l, int (*cmp)(const void *, const void *), const void *item)
@@ -199,8 +199,15 @@ static uint64_t hash_node(const struct pb_node *n, uint64_t h)
 /* What counts as content: status, resourceVersion, managedFields and most annotations change all the time and mean nothing here. */
 static uint64_t content_hash(const struct pb_node *object)
 {
-        static const char *const paths[] = { "metadata.labels", "metadata.creationTimestamp", "metadata.ownerReferences", "spec", "data",
-                                             "subsets", "endpoints", "ports", "status.podIP" };
+        static const char *const paths[] = { "metadata.labels",
+                                             "metadata.creationTimestamp",
+                                             "metadata.ownerReferences",
+                                             "spec",
+                                             "data",
+                                             "subsets",
+                                             "endpoints",
+                                             "ports",
+                                             "status.podIP" };
         const struct pb_node *annotations = pb_get_path(object, "metadata.annotations");
         uint64_t h = 0;
 
@@ -231,7 +238,7 @@ static void *one_item(struct mesh_obj *o, size_t size)
         o->items = p;
         o->nitems = 1;
         o->size = size;
-        memcpy(p, &o->meta, sizeof(o->meta));           /* every such struct starts with its meta */
+        memcpy(p, &o->meta, sizeof(o->meta)); /* every such struct starts with its meta */
         return p;
 }
 
@@ -423,8 +430,8 @@ void mesh_free(struct mesh *m)
                 mesh_frozen_unref(m->list[i].frozen);
                 free(m->list[i].v);
         }
-        STRMAP_EACH(&m->objects, e)
-        mesh_obj_unref(e->value);
+        STRMAP_EACH (&m->objects, e)
+                mesh_obj_unref(e->value);
         strmap_fini(&m->objects);
         mesh_obj_unref(m->config);
         free(m);

@@ -62,9 +62,9 @@ static const struct {
         const char *name;
         enum mesh_protocol protocol;
 } protocols[] = {
-        { "HTTP", MESH_HTTP },   { "HTTP2", MESH_HTTP2 }, { "GRPC", MESH_GRPC }, { "GRPC-WEB", MESH_GRPC_WEB }, { "HTTPS", MESH_HTTPS },
-        { "TLS", MESH_TLS },     { "TCP", MESH_TCP },     { "UDP", MESH_UDP },   { "MONGO", MESH_TCP },         { "MYSQL", MESH_TCP },
-        { "REDIS", MESH_TCP },
+        { "HTTP", MESH_HTTP },   { "HTTP2", MESH_HTTP2 }, { "GRPC", MESH_GRPC }, { "GRPC-WEB", MESH_GRPC_WEB },
+        { "HTTPS", MESH_HTTPS }, { "TLS", MESH_TLS },     { "TCP", MESH_TCP },   { "UDP", MESH_UDP },
+        { "MONGO", MESH_TCP },   { "MYSQL", MESH_TCP },   { "REDIS", MESH_TCP },
 };
 
 enum mesh_protocol mesh_protocol_parse(struct str name)

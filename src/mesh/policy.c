@@ -2,9 +2,20 @@
 #include "mesh/read.h"
 
 static const struct mesh_policy policy_unset = {
-        .connect_timeout_us = -1, .tcp_idle_us = -1, .tcp_max_duration_us = -1, .http_idle_us = -1, .max_connections = -1, .max_pending = -1,
-        .max_requests = -1, .max_requests_per_connection = -1, .max_retries = -1, .max_streams = -1, .keepalive_probes = -1,
-        .keepalive_time_s = -1, .keepalive_interval_s = -1, .use_client_protocol = -1,
+        .connect_timeout_us = -1,
+        .tcp_idle_us = -1,
+        .tcp_max_duration_us = -1,
+        .http_idle_us = -1,
+        .max_connections = -1,
+        .max_pending = -1,
+        .max_requests = -1,
+        .max_requests_per_connection = -1,
+        .max_retries = -1,
+        .max_streams = -1,
+        .keepalive_probes = -1,
+        .keepalive_time_s = -1,
+        .keepalive_interval_s = -1,
+        .use_client_protocol = -1,
 };
 
 static enum mesh_lb lb_of(struct str name)
@@ -12,8 +23,11 @@ static enum mesh_lb lb_of(struct str name)
         static const struct {
                 const char *name;
                 enum mesh_lb lb;
-        } names[] = { { "ROUND_ROBIN", MESH_LB_ROUND_ROBIN }, { "LEAST_REQUEST", MESH_LB_LEAST_REQUEST }, { "LEAST_CONN", MESH_LB_LEAST_REQUEST },
-                      { "RANDOM", MESH_LB_RANDOM }, { "PASSTHROUGH", MESH_LB_PASSTHROUGH } };
+        } names[] = { { "ROUND_ROBIN", MESH_LB_ROUND_ROBIN },
+                      { "LEAST_REQUEST", MESH_LB_LEAST_REQUEST },
+                      { "LEAST_CONN", MESH_LB_LEAST_REQUEST },
+                      { "RANDOM", MESH_LB_RANDOM },
+                      { "PASSTHROUGH", MESH_LB_PASSTHROUGH } };
 
         for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
                 if (str_eqc(name, names[i].name))
@@ -26,7 +40,9 @@ static enum mesh_tls_mode client_tls(struct str mode)
         static const struct {
                 const char *name;
                 enum mesh_tls_mode mode;
-        } names[] = { { "DISABLE", MESH_TLS_DISABLE }, { "SIMPLE", MESH_TLS_SIMPLE }, { "MUTUAL", MESH_TLS_MUTUAL },
+        } names[] = { { "DISABLE", MESH_TLS_DISABLE },
+                      { "SIMPLE", MESH_TLS_SIMPLE },
+                      { "MUTUAL", MESH_TLS_MUTUAL },
                       { "ISTIO_MUTUAL", MESH_TLS_ISTIO_MUTUAL } };
 
         for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
@@ -104,8 +120,8 @@ void read_destination_rule(struct arena *a, const struct pb_node *object, struct
 
 static void override(struct mesh_policy *to, const struct mesh_policy *by)
 {
-#define TAKE(field, unset)                                                                             \
-        if (by->field != (unset))                                                                      \
+#define TAKE(field, unset)        \
+        if (by->field != (unset)) \
         to->field = by->field
         TAKE(lb, MESH_LB_UNSET);
         TAKE(tls, MESH_TLS_NONE);
@@ -130,7 +146,8 @@ static void override(struct mesh_policy *to, const struct mesh_policy *by)
         }
 }
 
-/* A port's settings replace those of the whole host: fields they leave out get defaults, not the host's values (Istio's documented rule). */
+/* A port's settings replace those of the whole host: fields they leave out get defaults, not the host's values (Istio's documented rule).
+ */
 static void apply(struct mesh_policy *out, const struct mesh_policy_set *set, uint32_t port)
 {
         override(out, &set->all);

@@ -126,7 +126,7 @@ bool read_duration_parse(struct str s, int64_t *us)
         if (!any)
                 return false;
         if (total > 9e18)
-                total = 9e18;           /* the caller says that it is too long */
+                total = 9e18; /* the caller says that it is too long */
         *us = (int64_t)(negative ? -total - 0.5 : total + 0.5);
         return true;
 }

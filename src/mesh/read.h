@@ -6,21 +6,21 @@
 #include "mesh/mesh.h"
 
 const struct pb_node *read_field(const struct pb_node *map, const char *camel);
-struct str read_str(struct arena *a, const struct pb_node *map, const char *field);             /* {NULL,0} when absent */
-uint32_t read_u32(const struct pb_node *map, const char *field);                                /* 0 when absent */
+struct str read_str(struct arena *a, const struct pb_node *map, const char *field); /* {NULL,0} when absent */
+uint32_t read_u32(const struct pb_node *map, const char *field);                    /* 0 when absent */
 int64_t read_i64(const struct pb_node *map, const char *field, int64_t otherwise);
-int read_bool(const struct pb_node *map, const char *field);                                    /* -1 absent, 0, 1 */
+int read_bool(const struct pb_node *map, const char *field); /* -1 absent, 0, 1 */
 double read_double(const struct pb_node *map, const char *field, double otherwise);
 int64_t read_duration_us(const struct pb_node *map, const char *field, int64_t otherwise);
 /* "1h2m3.5s", "100ms": Go's and Istio's form. Signs are allowed; the caller judges the range. */
 bool read_duration_parse(struct str s, int64_t *us);
 struct str *read_strs(struct arena *a, const struct pb_node *map, const char *field, size_t *n);
-struct mesh_label *read_pairs(struct arena *a, const struct pb_node *map, size_t *n);           /* a map of strings, sorted by key */
+struct mesh_label *read_pairs(struct arena *a, const struct pb_node *map, size_t *n); /* a map of strings, sorted by key */
 struct mesh_labels read_labels(struct arena *a, const struct pb_node *map);
 struct mesh_export read_export(struct arena *a, const struct pb_node *spec);
 struct mesh_export read_export_list(struct arena *a, struct str *v, size_t n);
-struct mesh_port read_port(struct arena *a, const struct pb_node *port);                        /* Istio's { number, name, protocol, targetPort } */
-size_t read_list(const struct pb_node *map, const char *field, struct pb_node ***v);            /* 0 when absent or not a list */
+struct mesh_port read_port(struct arena *a, const struct pb_node *port);             /* Istio's { number, name, protocol, targetPort } */
+size_t read_list(const struct pb_node *map, const char *field, struct pb_node ***v); /* 0 when absent or not a list */
 
 /* One a kind. They fill what `meta` (already read) leaves open; nothing can fail. */
 void read_virtual_service(struct arena *a, const struct pb_node *object, struct str domain, struct mesh_vs *out);

@@ -1,10 +1,11 @@
-/* What an object names and the mesh does not have. Objects arrive in any order, so this never refuses anything; it saves somebody an evening. */
+/* What an object names and the mesh does not have. Objects arrive in any order, so this never refuses anything; it saves somebody an
+ * evening. */
 #include "mesh/check.h"
 
 #include <stdio.h>
 
 struct context {
-        struct check check;             /* only its reporting is used */
+        struct check check; /* only its reporting is used */
         const struct mesh_snapshot *s;
         const struct pb_node *object;
         struct str ns;
@@ -36,10 +37,12 @@ static void unknown_host(struct context *c, const struct pb_node *at, const char
 
         near_host(c, full, &near);
         if (near.n)
-                check_warn(&c->check, at, path, "no Service or ServiceEntry has host " STR_FMT " (did you mean " STR_FMT "?): requests get 503",
-                           STR_ARG(full), STR_ARG(near));
+                check_warn(&c->check, at, path,
+                           "no Service or ServiceEntry has host " STR_FMT " (did you mean " STR_FMT "?): requests get 503", STR_ARG(full),
+                           STR_ARG(near));
         else
-                check_warn(&c->check, at, path, "no Service or ServiceEntry has host " STR_FMT " yet: until one is applied, requests get 503", STR_ARG(full));
+                check_warn(&c->check, at, path,
+                           "no Service or ServiceEntry has host " STR_FMT " yet: until one is applied, requests get 503", STR_ARG(full));
 }
 
 static void destination(void *arg, const struct pb_node *n, const struct pb_node *parent, const char *path)
@@ -78,7 +81,8 @@ static void gateway(void *arg, const struct pb_node *n, const struct pb_node *pa
         for (size_t i = 0; i < c->s->ngateways; i++)
                 if (str_eq(c->s->gateways[i]->meta.ns, ns) && str_eq(c->s->gateways[i]->meta.name, name))
                         return;
-        check_warn(&c->check, n, path, "there is no Gateway " STR_FMT "/" STR_FMT " yet: until one is applied, these routes are used nowhere by it",
+        check_warn(&c->check, n, path,
+                   "there is no Gateway " STR_FMT "/" STR_FMT " yet: until one is applied, these routes are used nowhere by it",
                    STR_ARG(ns), STR_ARG(name));
 }
 
@@ -95,7 +99,8 @@ static void rule(struct context *c)
                 unknown_host(c, at, "spec.host", full);
         else if (!str_eq(svc->ns, c->ns) && !str_eq(c->s->config->root_ns, c->ns))
                 check_warn(&c->check, at, "spec.host",
-                           "only clients in namespace " STR_FMT " use this rule: others look in their own namespace, in " STR_FMT " and in " STR_FMT,
+                           "only clients in namespace " STR_FMT " use this rule: others look in their own namespace, in " STR_FMT
+                           " and in " STR_FMT,
                            STR_ARG(c->ns), STR_ARG(svc->ns), STR_ARG(c->s->config->root_ns));
 }
 
@@ -112,13 +117,14 @@ static void selector(struct context *c, const char *path, bool any_namespace)
         for (size_t i = 0; i < c->s->nworkloads; i++)
                 if (str_eq(c->s->workloads[i]->meta.ns, c->ns) && mesh_labels_match(&want, &c->s->workloads[i]->endpoint.labels))
                         return;
-        check_warn(&c->check, n, path, "no pod has these labels (" STR_FMT "=" STR_FMT "%s) yet", STR_ARG(want.v[0].key), STR_ARG(want.v[0].value),
-                   want.n > 1 ? ", …" : "");
+        check_warn(&c->check, n, path, "no pod has these labels (" STR_FMT "=" STR_FMT "%s) yet", STR_ARG(want.v[0].key),
+                   STR_ARG(want.v[0].value), want.n > 1 ? ", …" : "");
 }
 
 void mesh_references(const struct mesh_snapshot *s, const struct pb_node *object, struct str file, struct diags *d)
 {
-        static const char *const destinations[] = { "spec.http[].route[].destination", "spec.tls[].route[].destination", "spec.tcp[].route[].destination" };
+        static const char *const destinations[] = { "spec.http[].route[].destination", "spec.tls[].route[].destination",
+                                                    "spec.tcp[].route[].destination" };
         struct str kind = pb_get_str(object, "kind", STR(""));
         struct context c = { .s = s, .object = object, .check = { .d = d, .file = file } };
 

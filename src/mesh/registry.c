@@ -3,7 +3,8 @@
 
 #include "base/mem.h"
 
-/* Istio: appProtocol first, then the port name up to its first '-' ("grpc-web" is one word), then TCP for ports whose servers speak first. */
+/* Istio: appProtocol first, then the port name up to its first '-' ("grpc-web" is one word), then TCP for ports whose servers speak first.
+ */
 static enum mesh_protocol service_protocol(uint32_t number, struct str name, struct str transport, struct str app)
 {
         static const struct {

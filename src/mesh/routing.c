@@ -11,7 +11,7 @@ static struct mesh_string_match string_match(struct arena *a, const struct pb_no
 
         if (!n)
                 return m;
-        m.kind = MESH_MATCH_PRESENT;            /* {}: only there */
+        m.kind = MESH_MATCH_PRESENT; /* {}: only there */
         for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
                 if (!read_field(n, kinds[i].field))
                         continue;
@@ -210,7 +210,8 @@ static void http_route(struct arena *a, const struct pb_node *n, struct str ns, 
         out->cors = read_cors(a, read_field(n, "corsPolicy"));
 }
 
-static struct mesh_l4_route *l4_routes(struct arena *a, const struct pb_node *spec, const char *field, struct str ns, struct str domain, size_t *n)
+static struct mesh_l4_route *l4_routes(struct arena *a, const struct pb_node *spec, const char *field, struct str ns, struct str domain,
+                                       size_t *n)
 {
         struct pb_node **v = NULL;
         struct mesh_l4_route *out;
@@ -284,9 +285,12 @@ static enum mesh_tls_mode tls_mode(struct arena *a, const struct pb_node *tls)
         static const struct {
                 const char *name;
                 enum mesh_tls_mode mode;
-        } modes[] = { { "PASSTHROUGH", MESH_TLS_PASSTHROUGH },   { "SIMPLE", MESH_TLS_SIMPLE },
-                      { "MUTUAL", MESH_TLS_MUTUAL },             { "AUTO_PASSTHROUGH", MESH_TLS_AUTO_PASSTHROUGH },
-                      { "ISTIO_MUTUAL", MESH_TLS_ISTIO_MUTUAL }, { "OPTIONAL_MUTUAL", MESH_TLS_OPTIONAL_MUTUAL } };
+        } modes[] = { { "PASSTHROUGH", MESH_TLS_PASSTHROUGH },
+                      { "SIMPLE", MESH_TLS_SIMPLE },
+                      { "MUTUAL", MESH_TLS_MUTUAL },
+                      { "AUTO_PASSTHROUGH", MESH_TLS_AUTO_PASSTHROUGH },
+                      { "ISTIO_MUTUAL", MESH_TLS_ISTIO_MUTUAL },
+                      { "OPTIONAL_MUTUAL", MESH_TLS_OPTIONAL_MUTUAL } };
         struct str name = read_str(a, tls, "mode");
 
         if (!tls || (!name.n && read_bool(tls, "httpsRedirect") == 1))

@@ -52,7 +52,7 @@ static struct frozen *freeze(struct list_now *l, enum list which)
                 return l->frozen;
         }
         f = MEM_NEW(struct frozen);
-        f->refs = 2;                    /* the list's and the caller's */
+        f->refs = 2; /* the list's and the caller's */
         f->version = l->version;
         f->n = f->nowners = l->n;
         f->v = mem_alloc((l->n + 1) * sizeof(*f->v));
@@ -93,8 +93,8 @@ struct mesh_snapshot *mesh_snapshot(struct mesh *m)
         if (m->config)
                 m->config->refs++;
         s->store->config_owner = m->config;
-#define TAKE(field, which)                                                                             \
-        s->field = (void *)f[which]->v;                                                                \
+#define TAKE(field, which)              \
+        s->field = (void *)f[which]->v; \
         s->n##field = f[which]->n
         TAKE(services, L_SERVICES);
         TAKE(vs, L_VS);
@@ -227,7 +227,8 @@ struct mesh_slice **mesh_slices_of(const struct mesh_snapshot *s, const struct m
 }
 
 /* The most specific rule of `ns` for `host` that a client in `client_ns` may use. */
-static struct mesh_dr *rule_in(const struct mesh_snapshot *s, struct str host, struct str ns, struct str client_ns, const struct mesh_labels *labels)
+static struct mesh_dr *rule_in(const struct mesh_snapshot *s, struct str host, struct str ns, struct str client_ns,
+                               const struct mesh_labels *labels)
 {
         struct mesh_dr *best = NULL;
         size_t lo = 0, hi = s->ndr;
@@ -247,7 +248,8 @@ static struct mesh_dr *rule_in(const struct mesh_snapshot *s, struct str host, s
 
                         if (pass ? d->host.p[0] != '*' : !str_eq(d->host, host))
                                 break;
-                        if (!str_eq(d->meta.ns, ns) || !mesh_export_visible(&d->export_to, ns, client_ns) || !mesh_host_covers(d->host, host))
+                        if (!str_eq(d->meta.ns, ns) || !mesh_export_visible(&d->export_to, ns, client_ns) ||
+                            !mesh_host_covers(d->host, host))
                                 continue;
                         if (d->has_selector && (!str_eq(ns, client_ns) || !mesh_labels_match(&d->selector, labels)))
                                 continue;
@@ -260,7 +262,8 @@ static struct mesh_dr *rule_in(const struct mesh_snapshot *s, struct str host, s
         return best;
 }
 
-struct mesh_dr *mesh_dr_find(const struct mesh_snapshot *s, struct str host, struct str service_ns, struct str ns, const struct mesh_labels *labels)
+struct mesh_dr *mesh_dr_find(const struct mesh_snapshot *s, struct str host, struct str service_ns, struct str ns,
+                             const struct mesh_labels *labels)
 {
         struct mesh_dr *d;
 

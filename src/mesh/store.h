@@ -26,8 +26,8 @@ struct item {
 struct list_now {
         struct item *v;
         size_t n, cap;
-        uint64_t version;               /* of the last change */
-        struct frozen *frozen;          /* or NULL: changed since */
+        uint64_t version;      /* of the last change */
+        struct frozen *frozen; /* or NULL: changed since */
 };
 
 /* What snapshots share: the pointers of one list, keeping their objects alive. */
@@ -38,8 +38,8 @@ struct frozen {
         size_t n;
         struct mesh_obj **owners;
         size_t nowners;
-        struct mesh_pod **by_ip;        /* L_PODS */
-        struct arena arena;             /* merged DestinationRules */
+        struct mesh_pod **by_ip; /* L_PODS */
+        struct arena arena;      /* merged DestinationRules */
 };
 
 struct mesh_store {
@@ -48,16 +48,16 @@ struct mesh_store {
 };
 
 struct mesh {
-        struct strmap objects;          /* "kind/ns/name" -> struct mesh_obj */
+        struct strmap objects; /* "kind/ns/name" -> struct mesh_obj */
         struct list_now list[LISTS];
         uint64_t version;
-        struct mesh_obj *config;        /* or NULL: defaults */
+        struct mesh_obj *config; /* or NULL: defaults */
         struct mesh_snapshot *last;
 };
 
 void mesh_obj_unref(struct mesh_obj *o);
 void mesh_frozen_unref(struct frozen *f);
-int mesh_cmp_age(const struct mesh_meta *a, const struct mesh_meta *b);        /* the older first, then by namespace and name */
+int mesh_cmp_age(const struct mesh_meta *a, const struct mesh_meta *b); /* the older first, then by namespace and name */
 int mesh_cmp_name(const struct mesh_meta *a, const struct mesh_meta *b);
 
 #endif

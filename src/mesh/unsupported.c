@@ -8,7 +8,7 @@
 
 struct row {
         const char *pattern;
-        const char *values;             /* only these values (separated by "|"); NULL: any */
+        const char *values; /* only these values (separated by "|"); NULL: any */
         const char *instead;
 };
 
@@ -24,18 +24,21 @@ static const struct row virtual_service[] = {
         { "spec.tcp[].match[].sourceSubnet", NULL, "the match ignores it" },
 };
 
-#define POLICY(at)                                                                                                                    \
-        { at ".outlierDetection", NULL, "no host is ejected" },                                                                       \
-        { at ".loadBalancer.consistentHash", NULL, "the default load balancing is used" },                                            \
-        { at ".loadBalancer.localityLbSetting", NULL, "all localities are used alike" },                                              \
-        { at ".loadBalancer.zoneAwareLbSetting", NULL, "all zones are used alike" },                                                  \
-        { at ".loadBalancer.warmup", NULL, "new hosts get their full share at once" },                                                \
-        { at ".loadBalancer.warmupDurationSecs", NULL, "new hosts get their full share at once" },                                    \
-        { at ".connectionPool.tcp.maxConnectionDuration", NULL, "connections have no maximum age" },                                  \
-        { at ".tunnel", NULL, "connections are not tunnelled" },                                                                      \
-        { at ".proxyProtocol", NULL, "the PROXY protocol is not spoken to the hosts" },                                               \
-        { at ".retryBudget", NULL, "retries are bounded by connectionPool.http.maxRetries only" },                                    \
-        { at ".tls.mode", "SIMPLE|MUTUAL|ISTIO_MUTUAL", "it needs certificates; connections to this host fail rather than go out in clear text" }
+#define POLICY(at)                                                                                              \
+        { at ".outlierDetection", NULL, "no host is ejected" },                                                 \
+                { at ".loadBalancer.consistentHash", NULL, "the default load balancing is used" },              \
+                { at ".loadBalancer.localityLbSetting", NULL, "all localities are used alike" },                \
+                { at ".loadBalancer.zoneAwareLbSetting", NULL, "all zones are used alike" },                    \
+                { at ".loadBalancer.warmup", NULL, "new hosts get their full share at once" },                  \
+                { at ".loadBalancer.warmupDurationSecs", NULL, "new hosts get their full share at once" },      \
+                { at ".connectionPool.tcp.maxConnectionDuration", NULL, "connections have no maximum age" },    \
+                { at ".tunnel", NULL, "connections are not tunnelled" },                                        \
+                { at ".proxyProtocol", NULL, "the PROXY protocol is not spoken to the hosts" },                 \
+                { at ".retryBudget", NULL, "retries are bounded by connectionPool.http.maxRetries only" },      \
+        {                                                                                                       \
+                at ".tls.mode", "SIMPLE|MUTUAL|ISTIO_MUTUAL",                                                   \
+                        "it needs certificates; connections to this host fail rather than go out in clear text" \
+        }
 
 static const struct row destination_rule[] = {
         POLICY("spec.trafficPolicy"),
@@ -79,14 +82,14 @@ static const struct row service[] = {
 
 /* What the mesh configuration may say without a warning. */
 static const char *const mesh_config_done[] = {
-        "accessLogFile", "accessLogFormat",  "accessLogEncoding", "outboundTrafficPolicy",    "enableTracing", "trustDomain",
-        "rootNamespace", "connectTimeout",   "dnsRefreshRate",    "protocolDetectionTimeout", "tcpKeepalive",  "pathNormalization",
-        "defaultConfig",
+        "accessLogFile", "accessLogFormat",   "accessLogEncoding", "outboundTrafficPolicy", "enableTracing",
+        "trustDomain",   "rootNamespace",     "connectTimeout",    "dnsRefreshRate",        "protocolDetectionTimeout",
+        "tcpKeepalive",  "pathNormalization", "defaultConfig",
 };
 
 static const struct {
         const char *kind, *group;
-        const struct row *rows;         /* NULL: the whole kind */
+        const struct row *rows; /* NULL: the whole kind */
         size_t n;
         const char *instead;
 } kinds[] = {
@@ -116,7 +119,9 @@ struct context {
 
 static void warn(struct context *c, const struct pb_node *n, const char *path, const char *what, const char *instead)
 {
-        struct diag_at at = { .file = c->file, .resource = c->resource, .path = str_of(path), .line = n ? n->line : 0, .column = n ? n->column : 0 };
+        struct diag_at at = {
+                .file = c->file, .resource = c->resource, .path = str_of(path), .line = n ? n->line : 0, .column = n ? n->column : 0
+        };
 
         diag_add(c->d, DIAG_WARNING, "PST0303", &at, "%s is not in this release: %s", what, instead);
 }
@@ -150,7 +155,7 @@ static void mesh_config(struct context *c, const struct pb_node *object, struct 
 {
         const struct pb_node *text = read_field(read_field(object, "data"), "mesh");
         struct pb_node **docs = NULL;
-        struct diags ignored;           /* mesh_validate() has said it */
+        struct diags ignored; /* mesh_validate() has said it */
         size_t n = 0;
 
         diags_init(&ignored);

@@ -46,7 +46,8 @@ static void entry_endpoint(struct check *c, const struct pb_node *e, const struc
                 return;
         }
         if (!check_ip(address) && !dns)
-                check_error(c, at, path, "address \"" STR_FMT "\" is no IP address, which resolution STATIC needs: use an address, or resolution DNS",
+                check_error(c, at, path,
+                            "address \"" STR_FMT "\" is no IP address, which resolution STATIC needs: use an address, or resolution DNS",
                             STR_ARG(address));
         else if (!check_ip(address) && !check_host(address, false))
                 check_error(c, at, path, "address \"" STR_FMT "\" is neither an IP address nor a DNS name", STR_ARG(address));
@@ -56,7 +57,8 @@ static void entry_endpoint(struct check *c, const struct pb_node *e, const struc
                 for (size_t j = 0; j < n; j++)
                         known |= str_eq(read_str(&c->scratch, v[j], "name"), ports->keys[i]);
                 if (!known)
-                        check_error(c, ports->v[i], path, "ports names \"" STR_FMT "\", which spec.ports does not have", STR_ARG(ports->keys[i]));
+                        check_error(c, ports->v[i], path, "ports names \"" STR_FMT "\", which spec.ports does not have",
+                                    STR_ARG(ports->keys[i]));
         }
 }
 
@@ -88,8 +90,10 @@ static void entry_ports(struct check *c, const struct pb_node *spec, bool addres
                 snprintf(path, sizeof(path), "spec.ports[%zu].protocol", i);
                 if (mesh_protocol_parse(name) == MESH_TCP && !addresses)
                         check_warn(c, v[i], path,
-                                   STR_FMT " without spec.addresses: nothing tells its connections apart from others on the same port, so all of "
-                                           "them go to this host; list addresses, or use protocol TLS", STR_ARG(name));
+                                   STR_FMT
+                                   " without spec.addresses: nothing tells its connections apart from others on the same port, so all of "
+                                   "them go to this host; list addresses, or use protocol TLS",
+                                   STR_ARG(name));
         }
         check_unique(c, read_field(spec, "ports"), "spec.ports", "name");
         check_unique(c, read_field(spec, "ports"), "spec.ports", "number");
@@ -114,7 +118,8 @@ void check_service_entry(struct check *c, const struct pb_node *spec)
         if (str_eqc(resolution, "DNS_ROUND_ROBIN") && n > 1)
                 check_error(c, v[1], "spec.endpoints", "resolution DNS_ROUND_ROBIN takes at most one endpoint");
         if (n && read_field(spec, "workloadSelector"))
-                check_error(c, read_field(spec, "workloadSelector"), "spec.workloadSelector", "only one of endpoints and workloadSelector may be set");
+                check_error(c, read_field(spec, "workloadSelector"), "spec.workloadSelector",
+                            "only one of endpoints and workloadSelector may be set");
         if (str_starts(resolution, STR("DNS")))
                 entry_dns(c, spec, n);
         for (size_t i = 0; i < naddresses; i++) {
@@ -155,9 +160,11 @@ static void gateway_tls(struct check *c, const struct pb_node *server, const cha
         bool credential = read_field(tls, "credentialName") || read_field(tls, "credentialNames") || read_field(tls, "tlsCertificates");
 
         if (mesh_protocol_tls(p) && !tls)
-                check_error(c, server, path, "protocol " STR_FMT " needs tls: add `tls: {mode: PASSTHROUGH}`, or certificates", STR_ARG(name));
+                check_error(c, server, path, "protocol " STR_FMT " needs tls: add `tls: {mode: PASSTHROUGH}`, or certificates",
+                            STR_ARG(name));
         if (mesh_protocol_http(p) && mode.n && !redirect)
-                check_error(c, tls, path, "tls.mode " STR_FMT " has no meaning for protocol " STR_FMT ": use HTTPS or TLS", STR_ARG(mode), STR_ARG(name));
+                check_error(c, tls, path, "tls.mode " STR_FMT " has no meaning for protocol " STR_FMT ": use HTTPS or TLS", STR_ARG(mode),
+                            STR_ARG(name));
         if (redirect && !mesh_protocol_http(p))
                 check_error(c, tls, path, "tls.httpsRedirect is for plain HTTP servers: this one is " STR_FMT, STR_ARG(name));
         if ((str_eqc(mode, "SIMPLE") || str_eqc(mode, "MUTUAL") || str_eqc(mode, "OPTIONAL_MUTUAL")) && !files && !credential)
@@ -182,35 +189,38 @@ void check_gateway(struct check *c, const struct pb_node *spec)
                 gateway_tls(c, v[i], path);
                 snprintf(path, sizeof(path), "spec.servers[%zu].port.name", i);
                 if (name.n && strmap_set(&names, name, (void *)1))
-                        check_error(c, v[i], path, "\"" STR_FMT "\" is there twice: the names of a Gateway's ports must differ", STR_ARG(name));
+                        check_error(c, v[i], path, "\"" STR_FMT "\" is there twice: the names of a Gateway's ports must differ",
+                                    STR_ARG(name));
         }
         strmap_fini(&names);
 }
 
 /* --- DestinationRule ----------------------------------------------------------------------------------------------------------------- */
 
-#define POLICY(at)                                                                                                     \
+#define POLICY(at)                                                                                                       \
         { at ".loadBalancer.simple", RULE_ENUM, "UNSPECIFIED|LEAST_CONN|RANDOM|PASSTHROUGH|ROUND_ROBIN|LEAST_REQUEST" }, \
-        { at ".loadBalancer.warmup.duration", RULE_DURATION_MS, NULL },                                                \
-        { at ".connectionPool.tcp.maxConnections", RULE_COUNT, NULL },                                                 \
-        { at ".connectionPool.tcp.connectTimeout", RULE_DURATION_MS, NULL },                                           \
-        { at ".connectionPool.tcp.idleTimeout", RULE_DURATION, NULL },                                                 \
-        { at ".connectionPool.tcp.maxConnectionDuration", RULE_DURATION_MS, NULL },                                    \
-        { at ".connectionPool.tcp.tcpKeepalive.probes", RULE_COUNT, NULL },                                            \
-        { at ".connectionPool.tcp.tcpKeepalive.time", RULE_DURATION, NULL },                                           \
-        { at ".connectionPool.tcp.tcpKeepalive.interval", RULE_DURATION, NULL },                                       \
-        { at ".connectionPool.http.http1MaxPendingRequests", RULE_COUNT, NULL },                                       \
-        { at ".connectionPool.http.http2MaxRequests", RULE_COUNT, NULL },                                              \
-        { at ".connectionPool.http.maxRequestsPerConnection", RULE_COUNT, NULL },                                      \
-        { at ".connectionPool.http.maxRetries", RULE_COUNT, NULL },                                                    \
-        { at ".connectionPool.http.maxConcurrentStreams", RULE_COUNT, NULL },                                          \
-        { at ".connectionPool.http.idleTimeout", RULE_DURATION, NULL },                                                \
-        { at ".connectionPool.http.h2UpgradePolicy", RULE_ENUM, "DEFAULT|DO_NOT_UPGRADE|UPGRADE" },                    \
-        { at ".outlierDetection.interval", RULE_DURATION_MS, NULL },                                                   \
-        { at ".outlierDetection.baseEjectionTime", RULE_DURATION_MS, NULL },                                           \
-        { at ".outlierDetection.maxEjectionPercent", RULE_PERCENT, NULL },                                             \
-        { at ".outlierDetection.minHealthPercent", RULE_PERCENT, NULL },                                               \
-        { at ".tls.mode", RULE_ENUM, "DISABLE|SIMPLE|MUTUAL|ISTIO_MUTUAL" }
+                { at ".loadBalancer.warmup.duration", RULE_DURATION_MS, NULL },                                          \
+                { at ".connectionPool.tcp.maxConnections", RULE_COUNT, NULL },                                           \
+                { at ".connectionPool.tcp.connectTimeout", RULE_DURATION_MS, NULL },                                     \
+                { at ".connectionPool.tcp.idleTimeout", RULE_DURATION, NULL },                                           \
+                { at ".connectionPool.tcp.maxConnectionDuration", RULE_DURATION_MS, NULL },                              \
+                { at ".connectionPool.tcp.tcpKeepalive.probes", RULE_COUNT, NULL },                                      \
+                { at ".connectionPool.tcp.tcpKeepalive.time", RULE_DURATION, NULL },                                     \
+                { at ".connectionPool.tcp.tcpKeepalive.interval", RULE_DURATION, NULL },                                 \
+                { at ".connectionPool.http.http1MaxPendingRequests", RULE_COUNT, NULL },                                 \
+                { at ".connectionPool.http.http2MaxRequests", RULE_COUNT, NULL },                                        \
+                { at ".connectionPool.http.maxRequestsPerConnection", RULE_COUNT, NULL },                                \
+                { at ".connectionPool.http.maxRetries", RULE_COUNT, NULL },                                              \
+                { at ".connectionPool.http.maxConcurrentStreams", RULE_COUNT, NULL },                                    \
+                { at ".connectionPool.http.idleTimeout", RULE_DURATION, NULL },                                          \
+                { at ".connectionPool.http.h2UpgradePolicy", RULE_ENUM, "DEFAULT|DO_NOT_UPGRADE|UPGRADE" },              \
+                { at ".outlierDetection.interval", RULE_DURATION_MS, NULL },                                             \
+                { at ".outlierDetection.baseEjectionTime", RULE_DURATION_MS, NULL },                                     \
+                { at ".outlierDetection.maxEjectionPercent", RULE_PERCENT, NULL },                                       \
+                { at ".outlierDetection.minHealthPercent", RULE_PERCENT, NULL },                                         \
+        {                                                                                                                \
+                at ".tls.mode", RULE_ENUM, "DISABLE|SIMPLE|MUTUAL|ISTIO_MUTUAL"                                          \
+        }
 
 static const struct rule_at destination_rule[] = {
         { "spec.host", RULE_PRESENT, "the host of a service, as the registry has it" },
@@ -286,8 +296,9 @@ void check_sidecar(struct check *c, const struct pb_node *spec)
 {
         const struct pb_node *ws = read_field(spec, "workloadSelector");
 
-        if (!spec || spec->kind != PB_MAP || (!read_field(spec, "egress") && !read_field(spec, "ingress") && !read_field(spec, "outboundTrafficPolicy") &&
-                                              !read_field(spec, "inboundConnectionPool")))
+        if (!spec || spec->kind != PB_MAP ||
+            (!read_field(spec, "egress") && !read_field(spec, "ingress") && !read_field(spec, "outboundTrafficPolicy") &&
+             !read_field(spec, "inboundConnectionPool")))
                 check_error(c, spec, "spec", "a Sidecar without egress, ingress or outboundTrafficPolicy says nothing");
         if (ws && !read_field(ws, "labels"))
                 check_warn(c, ws, "spec.workloadSelector", "no labels: it selects every workload of the namespace");

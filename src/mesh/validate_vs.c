@@ -97,7 +97,8 @@ static void match_gateways(struct check *c, const struct pb_node *spec, const st
                 for (size_t j = 0; j < m; j++)
                         found |= str_eq(mine[i], all[j]);
                 if (!found)
-                        check_warn(c, match, path, "gateway \"" STR_FMT "\" is not in spec.gateways, so this match never applies", STR_ARG(mine[i]));
+                        check_warn(c, match, path, "gateway \"" STR_FMT "\" is not in spec.gateways, so this match never applies",
+                                   STR_ARG(mine[i]));
         }
 }
 
@@ -118,9 +119,10 @@ static void redirect(struct check *c, const struct pb_node *r, const char *path)
         int64_t code = read_i64(r, "redirectCode", 301);
 
         if (code != 301 && code != 302 && code != 303 && code != 307 && code != 308)
-                check_error(c, read_field(r, "redirectCode"), path, "redirectCode must be 301, 302, 303, 307 or 308, not %lld", (long long)code);
-        if (!read_field(r, "uri") && !read_field(r, "authority") && !read_field(r, "scheme") && !read_field(r, "port") && !read_field(r, "derivePort") &&
-            !read_field(r, "prefixRewrite"))
+                check_error(c, read_field(r, "redirectCode"), path, "redirectCode must be 301, 302, 303, 307 or 308, not %lld",
+                            (long long)code);
+        if (!read_field(r, "uri") && !read_field(r, "authority") && !read_field(r, "scheme") && !read_field(r, "port") &&
+            !read_field(r, "derivePort") && !read_field(r, "prefixRewrite"))
                 check_error(c, r, path, "a redirect that changes nothing would never end: set uri, authority, scheme or port");
         if (read_field(r, "uri") && read_field(r, "prefixRewrite"))
                 check_error(c, r, path, "uri and prefixRewrite exclude each other: keep one");
@@ -128,9 +130,22 @@ static void redirect(struct check *c, const struct pb_node *r, const char *path)
 
 static void retry_on(struct check *c, const struct pb_node *retries, const char *path)
 {
-        static const char *const known[] = { "5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "envoy-ratelimited",
-                                             "retriable-4xx", "refused-stream", "retriable-status-codes", "retriable-headers", "http3-post-connect-failure",
-                                             "cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable" };
+        static const char *const known[] = { "5xx",
+                                             "gateway-error",
+                                             "reset",
+                                             "reset-before-request",
+                                             "connect-failure",
+                                             "envoy-ratelimited",
+                                             "retriable-4xx",
+                                             "refused-stream",
+                                             "retriable-status-codes",
+                                             "retriable-headers",
+                                             "http3-post-connect-failure",
+                                             "cancelled",
+                                             "deadline-exceeded",
+                                             "internal",
+                                             "resource-exhausted",
+                                             "unavailable" };
         struct str rest = read_str(&c->scratch, retries, "retryOn"), part;
         uint64_t code;
 
@@ -141,7 +156,8 @@ static void retry_on(struct check *c, const struct pb_node *retries, const char 
                 for (size_t i = 0; i < ARRAY_LEN(known); i++)
                         found |= str_eqc(part, known[i]);
                 if (!found && !(str_u64(part, &code) && code >= 100 && code <= 599))
-                        check_error(c, read_field(retries, "retryOn"), path, "\"" STR_FMT "\" is neither a retry condition nor a status code", STR_ARG(part));
+                        check_error(c, read_field(retries, "retryOn"), path,
+                                    "\"" STR_FMT "\" is neither a retry condition nor a status code", STR_ARG(part));
         }
 }
 
@@ -222,7 +238,8 @@ static void l4_routes(struct check *c, const struct pb_node *spec, const char *f
                         for (size_t s = 0; s < nsni; s++) {
                                 snprintf(path, sizeof(path), "spec.%s[%zu].match[%zu].sniHosts[%zu]", field, i, j, s);
                                 if (check_host(sni[s], true) && !covered(c, spec, sni[s]))
-                                        check_error(c, m[j], path, "\"" STR_FMT "\" is not covered by spec.hosts: add it there", STR_ARG(sni[s]));
+                                        check_error(c, m[j], path, "\"" STR_FMT "\" is not covered by spec.hosts: add it there",
+                                                    STR_ARG(sni[s]));
                         }
                 }
         }
@@ -242,16 +259,18 @@ static void hosts(struct check *c, const struct pb_node *spec)
         for (size_t i = 0; i < n; i++) {
                 snprintf(path, sizeof(path), "spec.hosts[%zu]", i);
                 if (mesh && str_eqc(v[i], "*"))
-                        check_error(c, spec, path, "\"*\" cannot be bound to \"mesh\": it would take all traffic; name hosts, or a gateway");
+                        check_error(c, spec, path,
+                                    "\"*\" cannot be bound to \"mesh\": it would take all traffic; name hosts, or a gateway");
         }
         check_unique(c, read_field(spec, "hosts"), "spec.hosts", NULL);
 }
 
 void check_virtual_service(struct check *c, const struct pb_node *spec)
 {
-        static const char *const matchers[] = { "http[].match[].uri", "http[].match[].scheme", "http[].match[].method", "http[].match[].authority",
-                                                "http[].match[].headers{}", "http[].match[].withoutHeaders{}", "http[].match[].queryParams{}",
-                                                "http[].corsPolicy.allowOrigins[]" };
+        static const char *const matchers[] = { "http[].match[].uri",           "http[].match[].scheme",
+                                                "http[].match[].method",        "http[].match[].authority",
+                                                "http[].match[].headers{}",     "http[].match[].withoutHeaders{}",
+                                                "http[].match[].queryParams{}", "http[].corsPolicy.allowOrigins[]" };
         struct pb_node **v = NULL;
         size_t n = read_list(spec, "http", &v);
         struct pb_node root = { .kind = PB_MAP, .n = 1 }, *inner = (struct pb_node *)spec;

@@ -146,14 +146,13 @@ struct translate_resource *cache_join(struct translator *t, const char *name, co
         return r;
 }
 
-void translator_sweep(struct translator *t)
+void cache_sweep(struct translator *t, bool now)
 {
         struct strmap kept = STRMAP_INIT;
 
-        if (t->cache.live < t->sweep_at)
+        if (!now && t->cache.live < t->sweep_at)
                 return;
-        STRMAP_EACH(&t->cache, e)
-        {
+        STRMAP_EACH (&t->cache, e) {
                 struct translate_resource *r = e->value;
 
                 if (r->refs == 1)

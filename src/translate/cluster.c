@@ -124,10 +124,12 @@ static void http_options(struct arena *a, Xds__Cluster *c, enum mesh_protocol pr
                 o->upstream_protocol_options_case = XDS_UP__HTTP_PROTOCOL_OPTIONS__UPSTREAM_PROTOCOL_OPTIONS_EXPLICIT_HTTP_CONFIG;
                 o->explicit_http_config = e;
                 if (http2) {
-                        e->protocol_config_case = XDS_UP__HTTP_PROTOCOL_OPTIONS__EXPLICIT_HTTP_CONFIG__PROTOCOL_CONFIG_HTTP2_PROTOCOL_OPTIONS;
+                        e->protocol_config_case =
+                                XDS_UP__HTTP_PROTOCOL_OPTIONS__EXPLICIT_HTTP_CONFIG__PROTOCOL_CONFIG_HTTP2_PROTOCOL_OPTIONS;
                         e->http2_protocol_options = h2;
                 } else {
-                        e->protocol_config_case = XDS_UP__HTTP_PROTOCOL_OPTIONS__EXPLICIT_HTTP_CONFIG__PROTOCOL_CONFIG_HTTP_PROTOCOL_OPTIONS;
+                        e->protocol_config_case =
+                                XDS_UP__HTTP_PROTOCOL_OPTIONS__EXPLICIT_HTTP_CONFIG__PROTOCOL_CONFIG_HTTP_PROTOCOL_OPTIONS;
                         e->http_protocol_options = MAKE(a, xds__http1_protocol_options);
                 }
         }
@@ -144,7 +146,7 @@ static void balance(Xds__Cluster *c, const struct mesh_policy *p)
                 [MESH_LB_PASSTHROUGH] = XDS__CLUSTER__LB_POLICY__CLUSTER_PROVIDED,
         };
 
-        if (p->lb == MESH_LB_PASSTHROUGH) {     /* to wherever the client was going */
+        if (p->lb == MESH_LB_PASSTHROUGH) { /* to wherever the client was going */
                 c->type = XDS__CLUSTER__DISCOVERY_TYPE__ORIGINAL_DST;
                 c->eds_cluster_config = NULL;
                 c->load_assignment = NULL;
@@ -232,7 +234,9 @@ static void discovery(const struct build *b, struct arena *a, Xds__Cluster *c, c
 /* A rule that asks for TLS this release cannot do must not fall back to clear text: the cluster exists, has no hosts, and says why. */
 static bool refuse_tls(const struct build *b, struct arena *a, Xds__Cluster *c, const struct mesh_dr *dr, const struct mesh_policy *p)
 {
-        static const char *const names[] = { [MESH_TLS_SIMPLE] = "SIMPLE", [MESH_TLS_MUTUAL] = "MUTUAL", [MESH_TLS_ISTIO_MUTUAL] = "ISTIO_MUTUAL" };
+        static const char *const names[] = {
+                [MESH_TLS_SIMPLE] = "SIMPLE", [MESH_TLS_MUTUAL] = "MUTUAL", [MESH_TLS_ISTIO_MUTUAL] = "ISTIO_MUTUAL"
+        };
 
         if (p->tls != MESH_TLS_SIMPLE && p->tls != MESH_TLS_MUTUAL && p->tls != MESH_TLS_ISTIO_MUTUAL)
                 return false;
@@ -241,11 +245,12 @@ static bool refuse_tls(const struct build *b, struct arena *a, Xds__Cluster *c, 
         c->load_assignment = NULL;
         make_reason(a, &c->metadata,
                     arena_printf(a,
-                                 "DestinationRule " STR_FMT "/" STR_FMT " asks for tls.mode %s, which needs certificates and is not in this release; "
+                                 "DestinationRule " STR_FMT "/" STR_FMT
+                                 " asks for tls.mode %s, which needs certificates and is not in this release; "
                                  "nothing is sent in clear text instead",
                                  STR_ARG(dr->meta.ns), STR_ARG(dr->meta.name), names[p->tls]));
-        build_warn(b, &dr->meta, "spec.trafficPolicy.tls.mode", "%s needs certificates, not in this release: cluster %s has no hosts", names[p->tls],
-                   c->name);
+        build_warn(b, &dr->meta, "spec.trafficPolicy.tls.mode", "%s needs certificates, not in this release: cluster %s has no hosts",
+                   names[p->tls], c->name);
         return true;
 }
 
@@ -259,7 +264,7 @@ static Xds__Cluster *outbound(const struct build *b, struct arena *a, const char
         discovery(b, a, c, svc, port, subset);
         if ((c->type == XDS__CLUSTER__DISCOVERY_TYPE__STRICT_DNS || c->type == XDS__CLUSTER__DISCOVERY_TYPE__LOGICAL_DNS) &&
             !c->load_assignment->n_endpoints)
-                return NULL;            /* a wildcard host with nothing to resolve */
+                return NULL; /* a wildcard host with nothing to resolve */
         if (p.connect_timeout_us > 0)
                 c->connect_timeout = make_us(a, p.connect_timeout_us);
         cluster_metadata(a, c, svc, dr, subset);
@@ -276,7 +281,8 @@ static Xds__Cluster *outbound(const struct build *b, struct arena *a, const char
         return c;
 }
 
-static void add_outbound(struct build *b, const struct mesh_service *svc, size_t index, const struct mesh_dr *dr, const struct mesh_subset *subset)
+static void add_outbound(struct build *b, const struct mesh_service *svc, size_t index, const struct mesh_dr *dr,
+                         const struct mesh_subset *subset)
 {
         struct parts *res = &b->scope->res[TRANSLATE_CLUSTERS];
         const struct mesh_port *port = &svc->ports[index];
@@ -297,7 +303,8 @@ static void add_outbound(struct build *b, const struct mesh_service *svc, size_t
         if (c)
                 cache_put(b->t, &k, name, c, res);
         else
-                build_warn(b, svc->meta, "spec.resolution", "host " STR_FMT " is a wildcard and cannot be resolved by DNS: use resolution NONE, or list endpoints",
+                build_warn(b, svc->meta, "spec.resolution",
+                           "host " STR_FMT " is a wildcard and cannot be resolved by DNS: use resolution NONE, or list endpoints",
                            STR_ARG(svc->host));
         arena_reset(&b->scratch);
 }

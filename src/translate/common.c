@@ -82,7 +82,7 @@ static Xds__AccessLog *access_log(struct arena *a, const struct mesh_config *c, 
         log->name = "envoy.access_loggers.file";
         log->config_type_case = XDS__ACCESS_LOG__CONFIG_TYPE_TYPED_CONFIG;
         log->typed_config = make_any(a, file);
-        if (no_route_only) {            /* a listener logs what no filter chain took */
+        if (no_route_only) { /* a listener logs what no filter chain took */
                 log->filter = MAKE(a, xds__access_log_filter);
                 log->filter->filter_specifier_case = XDS__ACCESS_LOG_FILTER__FILTER_SPECIFIER_RESPONSE_FLAG_FILTER;
                 log->filter->response_flag_filter = MAKE(a, xds__response_flag_filter);

@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-struct group {                          /* one locality */
+struct group { /* one locality */
         struct str locality;
         Xds__LbEndpoint **v;
         size_t n, cap;
@@ -18,7 +18,7 @@ struct gather {
         const struct mesh_service *svc;
         const struct mesh_port *port;
         const struct mesh_subset *subset;
-        bool health;                    /* EDS says HEALTHY; an inline assignment says nothing */
+        bool health; /* EDS says HEALTHY; an inline assignment says nothing */
         struct group *groups;
         size_t n, cap;
 };

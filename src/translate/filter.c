@@ -137,10 +137,19 @@ static Xds__CustomTag *rbac_tag(struct arena *a, const char *tag, const char *ke
         return t;
 }
 
+void key_identity(struct key *k, const struct translate_proxy *p)
+{
+        key_str(k, p->ns);
+        key_str(k, p->mesh_id);
+        key_str(k, p->cluster_id);
+        key_str(k, mesh_labels_get(&p->labels, LABEL_CANONICAL_NAME));
+        key_str(k, mesh_labels_get(&p->labels, LABEL_CANONICAL_REVISION));
+}
+
 static void custom_tags(const struct translate_proxy *p, struct arena *a, Xds__HttpConnectionManager__Tracing *t)
 {
-        struct str service = mesh_labels_get(&p->labels, "service.istio.io/canonical-name");
-        struct str revision = mesh_labels_get(&p->labels, "service.istio.io/canonical-revision");
+        struct str service = mesh_labels_get(&p->labels, LABEL_CANONICAL_NAME);
+        struct str revision = mesh_labels_get(&p->labels, LABEL_CANONICAL_REVISION);
         static const struct {
                 const char *tag, *key;
         } rbac[] = {
@@ -216,9 +225,9 @@ static void paths(const struct build *b, struct arena *a, Xds__HttpConnectionMan
         h->normalize_path = make_bool(a, b->config->normalize_path);
         h->has_merge_slashes = h->merge_slashes = b->config->merge_slashes;
         h->has_path_with_escaped_slashes_action = true;
-        h->path_with_escaped_slashes_action =
-                b->config->unescape_slashes ? XDS__HTTP_CONNECTION_MANAGER__PATH_WITH_ESCAPED_SLASHES_ACTION__UNESCAPE_AND_FORWARD
-                                            : XDS__HTTP_CONNECTION_MANAGER__PATH_WITH_ESCAPED_SLASHES_ACTION__KEEP_UNCHANGED;
+        h->path_with_escaped_slashes_action = b->config->unescape_slashes
+                                                      ? XDS__HTTP_CONNECTION_MANAGER__PATH_WITH_ESCAPED_SLASHES_ACTION__UNESCAPE_AND_FORWARD
+                                                      : XDS__HTTP_CONNECTION_MANAGER__PATH_WITH_ESCAPED_SLASHES_ACTION__KEEP_UNCHANGED;
 }
 
 static void request_id(struct arena *a, Xds__HttpConnectionManager *h)
@@ -279,10 +288,11 @@ Xds__Filter *filter_hcm(const struct build *b, struct arena *a, enum hcm_side si
 struct str reason_tcp(const struct build *b, struct arena *a, uint32_t port, bool by_name)
 {
         if (by_name)
-                return arena_printf(a,
-                                    "no ServiceEntry or Service admits %%REQUESTED_SERVER_NAME%%:%u (%%DOWNSTREAM_LOCAL_ADDRESS%%) and " STR_FMT
-                                    " is REGISTRY_ONLY: add a ServiceEntry for it",
-                                    port, STR_ARG(b->scope->policy));
+                return arena_printf(
+                        a,
+                        "no ServiceEntry or Service admits %%REQUESTED_SERVER_NAME%%:%u (%%DOWNSTREAM_LOCAL_ADDRESS%%) and " STR_FMT
+                        " is REGISTRY_ONLY: add a ServiceEntry for it",
+                        port, STR_ARG(b->scope->policy));
         return arena_printf(a,
                             "no ServiceEntry or Service admits %%DOWNSTREAM_LOCAL_ADDRESS%% and " STR_FMT
                             " is REGISTRY_ONLY: add a ServiceEntry for it",
@@ -292,7 +302,7 @@ struct str reason_tcp(const struct build *b, struct arena *a, uint32_t port, boo
 struct str reason_http(const struct build *b, struct arena *a, uint32_t port)
 {
         /* Clients leave the port out of the authority when it is 80, and only then. */
-        return arena_printf(a,
-                            "no ServiceEntry or Service admits %%REQ(:AUTHORITY)%%%s and " STR_FMT " is REGISTRY_ONLY: add a ServiceEntry for it",
-                            port == 80 ? ":80" : "", STR_ARG(b->scope->policy));
+        return arena_printf(
+                a, "no ServiceEntry or Service admits %%REQ(:AUTHORITY)%%%s and " STR_FMT " is REGISTRY_ONLY: add a ServiceEntry for it",
+                port == 80 ? ":80" : "", STR_ARG(b->scope->policy));
 }

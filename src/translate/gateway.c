@@ -9,10 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-struct bound {                          /* one server of one Gateway, on the port where it listens */
+struct bound { /* one server of one Gateway, on the port where it listens */
         const struct mesh_gateway *gw;
         const struct mesh_gateway_server *server;
-        struct str name;                /* "namespace/name" of the Gateway */
+        struct str name; /* "namespace/name" of the Gateway */
         uint32_t listen;
         size_t order;
 };
@@ -66,17 +66,21 @@ static void bind_server(const struct build *b, struct bounds *out, const struct 
 
         snprintf(path, sizeof(path), "spec.servers[%zu]", index);
         if (what_serves(s) == SERVES_NOTHING) {
-                build_warn(b, &gw->meta, path, "a server that ends TLS needs certificates, which are not in this release: it does not listen");
+                build_warn(b, &gw->meta, path,
+                           "a server that ends TLS needs certificates, which are not in this release: it does not listen");
                 return;
         }
         x.listen = listen_port(b, s->port.number);
         if (!x.listen) {
-                build_warn(b, &gw->meta, path, "port %u: the gateway's Service sends it to a port name that no container has", s->port.number);
+                build_warn(b, &gw->meta, path, "port %u: the gateway's Service sends it to a port name that no container has",
+                           s->port.number);
                 return;
         }
         if (x.listen < 1024) {
-                build_warn(b, &gw->meta, path, "port %u: no port of the gateway's Service leads to it, and a gateway cannot listen below 1024 itself: "
-                           "add it to the Service", s->port.number);
+                build_warn(b, &gw->meta, path,
+                           "port %u: no port of the gateway's Service leads to it, and a gateway cannot listen below 1024 itself: "
+                           "add it to the Service",
+                           s->port.number);
                 return;
         }
         x.name = arena_printf(&out->arena, STR_FMT "/" STR_FMT, STR_ARG(gw->meta.ns), STR_ARG(gw->meta.name));
@@ -137,12 +141,12 @@ static struct str common_host(const struct mesh_gateway_server *s, size_t i, con
 
 struct gw_host {
         struct str host;
-        bool redirect;                  /* to https */
-        uint32_t port;                  /* of the server, which is what matches and names say */
+        bool redirect; /* to https */
+        uint32_t port; /* of the server, which is what matches and names say */
         struct {
                 const struct mesh_vs *vs;
                 struct str gateway;
-        } *v;
+        } * v;
         size_t n, cap;
 };
 
@@ -209,8 +213,8 @@ static void add_gateway_vhost(struct build *b, const struct gw_host *h, struct p
                 v = vhost_make(a, name, &domain, 1);
                 v->routes = MAKE_LIST(a, ROUTES_MAX);
                 for (size_t i = 0; i < h->n; i++)
-                        v->n_routes += routes_of(b, a, h->v[i].vs, &(struct route_query){ h->v[i].gateway, h->port }, v->routes + v->n_routes,
-                                                 ROUTES_MAX - v->n_routes);
+                        v->n_routes += routes_of(b, a, h->v[i].vs, &(struct route_query){ h->v[i].gateway, h->port },
+                                                 v->routes + v->n_routes, ROUTES_MAX - v->n_routes);
                 v->has_require_tls = h->redirect;
                 v->require_tls = h->redirect ? XDS__VIRTUAL_HOST__TLS_REQUIREMENT_TYPE__ALL : 0;
                 cache_put(b->t, &k, name, v, parts);
@@ -252,8 +256,7 @@ static void routes_of_listener(struct build *b, const struct bound *v, size_t n)
                 hosts_of(b, &v[i], &hosts);
         }
         strmap_sort(&hosts);
-        STRMAP_EACH(&hosts, e)
-        {
+        STRMAP_EACH (&hosts, e) {
                 struct gw_host *h = e->value;
 
                 add_gateway_vhost(b, h, &parts);
@@ -277,7 +280,7 @@ void routes_gateway(struct build *b)
         struct bounds x;
         struct diags *diags = b->diags;
 
-        b->diags = NULL;                /* listeners_gateway() reports the same */
+        b->diags = NULL; /* listeners_gateway() reports the same */
         bounds_make(b, &x);
         b->diags = diags;
         for (size_t i = 0, n; i < x.n; i += n) {
@@ -292,7 +295,7 @@ void routes_gateway(struct build *b)
 struct gw_listener {
         uint32_t port;
         struct parts chains;
-        struct strmap claims;           /* server names taken */
+        struct strmap claims; /* server names taken */
         bool http, sni;
 };
 
@@ -304,8 +307,8 @@ static bool server_has(const struct mesh_gateway_server *s, const struct mesh_vs
         return false;
 }
 
-static void add_chain(struct build *b, struct gw_listener *l, const struct bound *x, const struct mesh_vs *vs, const struct mesh_l4_route *r,
-                      const struct str *sni, size_t nsni, const struct str *ranges, size_t nranges)
+static void add_chain(struct build *b, struct gw_listener *l, const struct bound *x, const struct mesh_vs *vs,
+                      const struct mesh_l4_route *r, const struct str *sni, size_t nsni, const struct str *ranges, size_t nranges)
 {
         struct arena *a = &b->scratch;
         uint32_t port = x->server->port.number;
@@ -433,13 +436,7 @@ static void add_gateway_http(struct build *b, struct gw_listener *l)
         key_init(&k, 'p');
         key_u64(&k, b->config->version);
         key_str(&k, str_of(stat));
-        key_str(&k, b->proxy->ns);
-        key_str(&k, b->proxy->mesh_id);
-        key_str(&k, b->proxy->cluster_id);
-        for (size_t i = 0; i < b->proxy->labels.n; i++) {
-                key_str(&k, b->proxy->labels.v[i].key);
-                key_str(&k, b->proxy->labels.v[i].value);
-        }
+        key_identity(&k, b->proxy);
         if (!cache_get(b->t, &k, &l->chains)) {
                 Xds__FilterChain *c = chain_new(a);
 
@@ -485,7 +482,8 @@ static void listener_of(struct build *b, const struct bound *v, size_t n)
                 enum serves s = what_serves(v[i].server);
 
                 if ((s == SERVES_TLS) != (first == SERVES_TLS) || (s == SERVES_TCP) != (first == SERVES_TCP)) {
-                        build_warn(b, &v[i].gw->meta, "spec.servers", "port %u: another server on this port has a different kind of protocol; this one is left out",
+                        build_warn(b, &v[i].gw->meta, "spec.servers",
+                                   "port %u: another server on this port has a different kind of protocol; this one is left out",
                                    v[i].server->port.number);
                         continue;
                 }

@@ -181,13 +181,7 @@ void listener_inbound(struct build *b, const struct own_port *own, size_t n, str
         key_init(&k, 'n');
         key_u64(&k, b->config->version);
         key_u64(&k, (uint64_t)b->proxy->ipv6 << 1 | b->proxy->ipv4);
-        key_str(&k, b->proxy->ns);
-        key_str(&k, b->proxy->mesh_id);
-        key_str(&k, b->proxy->cluster_id);
-        for (size_t i = 0; i < b->proxy->labels.n; i++) {
-                key_str(&k, b->proxy->labels.v[i].key);
-                key_str(&k, b->proxy->labels.v[i].value);
-        }
+        key_identity(&k, b->proxy);
         for (size_t i = 0; i < n; i++) {
                 key_u64(&k, own[i].svc->version);
                 key_u64(&k, own[i].target | (uint64_t)(own[i].port - own[i].svc->ports) << 32);

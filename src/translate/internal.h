@@ -5,12 +5,15 @@
 #include "translate/make.h"
 #include "translate/translate.h"
 
+#define LABEL_CANONICAL_NAME     "service.istio.io/canonical-name"
+#define LABEL_CANONICAL_REVISION "service.istio.io/canonical-revision"
+
 /* --- Cache ------------------------------------------------------------------------------------------------------------------------ */
 
 /* A part is a packed message that goes into a repeated field of a larger one (a virtual host, a filter chain), or a whole resource. Both
  * are struct translate_resource; its name matters only for resources. */
 
-struct key {                            /* what a part is made from: versions and a few strings, hashed into a fixed size */
+struct key { /* what a part is made from: versions and a few strings, hashed into a fixed size */
         uint64_t v[12];
         size_t n;
         char kind;
@@ -19,6 +22,7 @@ struct key {                            /* what a part is made from: versions an
 void key_init(struct key *k, char kind);
 void key_u64(struct key *k, uint64_t v);
 void key_str(struct key *k, struct str s);
+void key_identity(struct key *k, const struct translate_proxy *p); /* what the HTTP connection manager says about itself */
 
 /* Parts in use by one scope (or one proxy): what keeps them in the cache. */
 struct parts {
@@ -29,11 +33,14 @@ struct parts {
 void parts_fini(struct parts *p);
 
 struct translator {
-        struct strmap cache;            /* key -> struct translate_resource, one reference */
-        struct strmap scopes;           /* who sees the same -> struct scope */
-        struct common *common;          /* of the current mesh configuration */
+        struct strmap cache;   /* key -> struct translate_resource, one reference */
+        struct strmap scopes;  /* who sees the same -> struct scope */
+        struct common *common; /* of the current mesh configuration */
+        uint64_t round;        /* of translator_sweep() */
+        uint64_t label_stamp;
+        bool by_labels; /* under label_stamp: some resource selects proxies by their labels */
         struct buf buf;
-        size_t sweep_at;                /* number of parts */
+        size_t sweep_at; /* number of parts */
         struct translator_stats stats;
 };
 
@@ -41,6 +48,8 @@ struct translator {
 struct translate_resource *cache_get(struct translator *t, const struct key *k, struct parts *into);
 /* Packs `message`, caches it under `k` and adds it to `into`. */
 struct translate_resource *cache_put(struct translator *t, const struct key *k, const char *name, const void *message, struct parts *into);
+/* Forgets parts that nobody uses; unless `now`, only when there are many more than after the last time. */
+void cache_sweep(struct translator *t, bool now);
 /* A resource with `parts` in the repeated field number `field`: `head` holds the fields before it, `tail` those behind. Reused as long as
  * the pieces are the same. */
 struct translate_resource *cache_join(struct translator *t, const char *name, const void *head, unsigned field, const struct parts *parts,
@@ -51,16 +60,16 @@ struct translate_resource *cache_join(struct translator *t, const char *name, co
 /* Messages that many parts contain, made once per mesh configuration. Read-only: parts point into it. */
 struct common {
         struct arena arena;
-        uint64_t version;               /* of the configuration */
+        uint64_t version; /* of the configuration */
         Xds__AccessLog **access_log, **nr_access_log;
-        size_t naccess_log;             /* 0 or 1 */
+        size_t naccess_log; /* 0 or 1 */
         Xds__Filter *peer_exchange;
-        XdsC__Filter **upstream_filters;                /* one */
+        XdsC__Filter **upstream_filters; /* one */
         Xds__CircuitBreakers *no_limits;
         Xds__TypedExtensionConfig *dns_resolver;
-        Xds__RetryPolicy *retry;                        /* the default one */
+        Xds__RetryPolicy *retry; /* the default one */
         Xds__ConfigSource *ads;
-        Xds__HttpFilter **http_out, **http_in;          /* the HTTP filters of both sides */
+        Xds__HttpFilter **http_out, **http_in; /* the HTTP filters of both sides */
         size_t nhttp_out, nhttp_in;
         Xds__ListenerFilter *tls_inspector, *http_inspector;
 };
@@ -68,37 +77,38 @@ struct common {
 struct common *common_new(const struct mesh_config *config);
 void common_free(struct common *c);
 
-struct seen {                           /* one host that the proxies of a scope see */
+struct seen { /* one host that the proxies of a scope see */
         struct mesh_service *svc;
-        const struct mesh_vs *vs;       /* the VirtualService in force for it inside the mesh, or NULL */
+        const struct mesh_vs *vs; /* the VirtualService in force for it inside the mesh, or NULL */
 };
 
-struct use {                            /* a port of such a host */
-        uint32_t port, seen, index;     /* index: into svc->ports */
+struct use {                        /* a port of such a host */
+        uint32_t port, seen, index; /* index: into svc->ports */
 };
 
 /* Proxies that see the same and are of the same kind: one set of outbound resources for all of them. */
 struct scope {
-        struct arena arena;             /* of `proxy` */
-        struct translate_proxy proxy;   /* one of them; its ip and id mean nothing here */
-        struct mesh_snapshot *snap;     /* of the last build */
+        struct arena arena;           /* of `proxy` */
+        struct translate_proxy proxy; /* one of them; its ip and id mean nothing here */
+        struct mesh_snapshot *snap;   /* of the last build */
+        uint64_t round;               /* of the last use */
 
-        struct arena view_arena;        /* of what follows */
+        struct arena view_arena; /* of what follows */
         uint64_t view_stamp;
         bool allow_any;
-        struct str policy;              /* "meshConfig.outboundTrafficPolicy.mode", or that of a Sidecar */
-        struct seen *seen;              /* by host */
+        struct str policy; /* "meshConfig.outboundTrafficPolicy.mode", or that of a Sidecar */
+        struct seen *seen; /* by host */
         size_t nseen;
-        struct use *uses;               /* by port, then host */
+        struct use *uses; /* by port, then host */
         size_t nuses;
-        const struct mesh_vs **lone;    /* VirtualServices with hosts that are in no registry */
+        const struct mesh_vs **lone; /* VirtualServices with hosts that are in no registry */
         struct str *lone_host;
         size_t nlone;
-        bool by_endpoints;              /* some listener depends on endpoints (headless TCP services) */
+        bool by_endpoints; /* some listener depends on endpoints (headless TCP services) */
 
         uint64_t stamp[TRANSLATE_TYPES];
-        struct parts res[TRANSLATE_TYPES];      /* the resources, by name */
-        struct parts parts[TRANSLATE_TYPES];    /* what they were joined from */
+        struct parts res[TRANSLATE_TYPES];   /* the resources, by name */
+        struct parts parts[TRANSLATE_TYPES]; /* what they were joined from */
 };
 
 /* Everything that a maker needs. */
@@ -109,42 +119,43 @@ struct build {
         const struct mesh_config *config;
         const struct translate_proxy *proxy;
         const struct common *common;
-        struct diags *diags;            /* may be NULL */
-        struct arena scratch;           /* of one part at a time */
+        struct diags *diags;  /* may be NULL */
+        struct arena scratch; /* of one part at a time */
 };
 
-enum { ROUTES_MAX = 4096 };             /* of one virtual host */
+enum { ROUTES_MAX = 4096 }; /* of one virtual host */
 
-void build_warn(const struct build *b, const struct mesh_meta *about, const char *path, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
-void scope_view(struct build *b);       /* (re)computes what the scope sees */
-struct seen *scope_find(const struct scope *s, struct str host);        /* or NULL */
-bool gateway_listed(const struct str *names, size_t n, struct str name);     /* empty list: yes */
+void build_warn(const struct build *b, const struct mesh_meta *about, const char *path, const char *fmt, ...)
+        __attribute__((format(printf, 4, 5)));
+void scope_view(struct build *b);                                        /* (re)computes what the scope sees */
+struct seen *scope_find(const struct scope *s, struct str host);         /* or NULL */
+bool gateway_listed(const struct str *names, size_t n, struct str name); /* empty list: yes */
 
 /* --- Makers: each adds to scope->res[type] (and ->parts[type]) or to what it is given ----------------------------------------------- */
 
-struct own_port {                       /* a port of the proxy's own workload */
+struct own_port { /* a port of the proxy's own workload */
         const struct mesh_service *svc;
         const struct mesh_port *port;
         uint32_t target;
-        struct mesh_service **all;      /* every Service with this target port; svc is the first */
+        struct mesh_service **all; /* every Service with this target port; svc is the first */
         size_t nall;
 };
 
 /* In order of target port; at most one each. */
 struct own_port *own_ports(const struct build *b, struct arena *a, size_t *n);
-uint32_t own_target(const struct build *b, const struct mesh_port *port);       /* 0: a name that no container has */
+uint32_t own_target(const struct build *b, const struct mesh_port *port); /* 0: a name that no container has */
 
 char *cluster_name(struct arena *a, const char *direction, uint32_t port, struct str subset, struct str host);
 void clusters_outbound(struct build *b);
 void clusters_inbound(struct build *b, const struct own_port *own, size_t n, struct parts *res);
 void endpoints_outbound(struct build *b);
-void listeners_outbound(struct build *b);               /* sidecars */
+void listeners_outbound(struct build *b); /* sidecars */
 /* Does this port get listeners of its own addresses rather than a share in the one for any address? */
 bool listens_apart(const struct mesh_service *svc, enum mesh_protocol p);
-void keep_parts(struct parts *to, struct parts *from);  /* moves */
+void keep_parts(struct parts *to, struct parts *from); /* moves */
 void listener_inbound(struct build *b, const struct own_port *own, size_t n, struct parts *res);
 void routes_outbound(struct build *b);
-void listeners_gateway(struct build *b);                /* routers */
+void listeners_gateway(struct build *b); /* routers */
 void routes_gateway(struct build *b);
 Xds__FilterChain *chain_new(struct arena *a);
 /* The address for all connections of the proxy's families: "0.0.0.0" and, as an additional one, "::". */
@@ -162,19 +173,20 @@ Xds__Filter *filter_tcp_routed(const struct build *b, struct arena *a, const str
 enum hcm_side { HCM_OUTBOUND, HCM_INBOUND, HCM_GATEWAY };
 Xds__Filter *filter_hcm(const struct build *b, struct arena *a, enum hcm_side side, const char *stat_prefix, const char *rds,
                         Xds__RouteConfiguration *routes);
-void filter_list(struct arena *a, Xds__FilterChain *c, Xds__Filter *first, Xds__Filter *second);        /* second may be NULL */
+void filter_list(struct arena *a, Xds__FilterChain *c, Xds__Filter *first, Xds__Filter *second); /* second may be NULL */
 /* Why nothing is behind a connection or a request; port 0: any. */
 struct str reason_tcp(const struct build *b, struct arena *a, uint32_t port, bool by_name);
 struct str reason_http(const struct build *b, struct arena *a, uint32_t port);
 
 /* Routes of one VirtualService (route.c). */
 struct route_query {
-        struct str gateway;             /* "mesh", or "namespace/name" */
-        uint32_t port;                  /* as a match names it: the service's, or the Gateway server's */
+        struct str gateway; /* "mesh", or "namespace/name" */
+        uint32_t port;      /* as a match names it: the service's, or the Gateway server's */
 };
-size_t routes_of(const struct build *b, struct arena *a, const struct mesh_vs *vs, const struct route_query *q, Xds__Route **out, size_t max);
+size_t routes_of(const struct build *b, struct arena *a, const struct mesh_vs *vs, const struct route_query *q, Xds__Route **out,
+                 size_t max);
 Xds__Route *route_default(const struct build *b, struct arena *a, const struct mesh_service *svc, uint32_t port);
-Xds__Route *route_all_to(const struct build *b, struct arena *a, const char *name, char *cluster);      /* no retries */
+Xds__Route *route_all_to(const struct build *b, struct arena *a, const char *name, char *cluster); /* no retries */
 Xds__Route *route_all_refused(struct arena *a, const char *name, uint32_t status);
 uint32_t destination_port(const struct build *b, const struct mesh_destination *d, uint32_t listen_port);
 /* Does an L4 match concern this proxy, gateway and port? */

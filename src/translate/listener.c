@@ -29,11 +29,11 @@ struct collect {
         const char *address;
         uint32_t port;
         bool any_address;
-        const struct seen *http, *sniffed;      /* somebody speaks HTTP here; of unknown protocol on an address of its own */
-        bool tcp;                               /* a chain that takes everything is there already */
-        bool sni;                               /* some chain asks for a server name */
+        const struct seen *http, *sniffed; /* somebody speaks HTTP here; of unknown protocol on an address of its own */
+        bool tcp;                          /* a chain that takes everything is there already */
+        bool sni;                          /* some chain asks for a server name */
         struct parts chains;
-        struct strmap claims;                   /* matches that VirtualServices took: Envoy refuses two equal ones */
+        struct strmap claims; /* matches that VirtualServices took: Envoy refuses two equal ones */
 };
 
 Xds__FilterChain *chain_new(struct arena *a)
@@ -96,16 +96,18 @@ static bool take(struct collect *l, const struct str *names, size_t n, const str
         return fresh;
 }
 
-static bool add_routed_chain(struct build *b, struct collect *l, const struct mesh_vs *vs, const struct mesh_l4_route *r, size_t route_index,
-                             size_t match_index, const struct str *sni, size_t nsni, const struct str *ranges, size_t nranges, uint32_t port)
+static bool add_routed_chain(struct build *b, struct collect *l, const struct mesh_vs *vs, const struct mesh_l4_route *r,
+                             size_t route_index, size_t match_index, const struct str *sni, size_t nsni, const struct str *ranges,
+                             size_t nranges, uint32_t port)
 {
         struct key k;
         Xds__FilterChain *c;
         struct arena *a = &b->scratch;
 
         if (!take(l, sni, nsni, ranges, nranges)) {
-                build_warn(b, &vs->meta, nsni ? "spec.tls" : "spec.tcp", "port %u: an earlier route has the same match (" STR_FMT "): this one is left out",
-                           port, STR_ARG(nsni ? sni[0] : STR("all connections")));
+                build_warn(b, &vs->meta, nsni ? "spec.tls" : "spec.tcp",
+                           "port %u: an earlier route has the same match (" STR_FMT "): this one is left out", port,
+                           STR_ARG(nsni ? sni[0] : STR("all connections")));
                 return false;
         }
         key_init(&k, 'r');
@@ -126,7 +128,8 @@ static bool add_routed_chain(struct build *b, struct collect *l, const struct me
         return true;
 }
 
-/* The address ranges that tell a service's connections apart on a listener for any address: those of a ServiceEntry that are whole networks. */
+/* The address ranges that tell a service's connections apart on a listener for any address: those of a ServiceEntry that are whole
+ * networks. */
 static size_t ranges_of(const struct mesh_service *svc, const struct str **v)
 {
         for (size_t i = 0; i < svc->naddresses; i++)
@@ -233,13 +236,7 @@ static void add_http_chain(struct build *b, struct collect *l)
         key_u64(&k, b->config->version);
         key_str(&k, str_of(stat));
         key_str(&k, str_of(rds));
-        key_str(&k, b->proxy->ns);
-        key_str(&k, b->proxy->mesh_id);
-        key_str(&k, b->proxy->cluster_id);
-        for (size_t i = 0; i < b->proxy->labels.n; i++) {
-                key_str(&k, b->proxy->labels.v[i].key);
-                key_str(&k, b->proxy->labels.v[i].value);
-        }
+        key_identity(&k, b->proxy);
         if (!cache_get(b->t, &k, &l->chains)) {
                 http_chain_match(a, c);
                 filter_list(a, c, filter_hcm(b, a, HCM_OUTBOUND, stat, rds, NULL), NULL);
@@ -369,8 +366,10 @@ static void on_any_address(struct build *b, struct collect *l, const struct seen
         if (!ranges_of(x->svc, &ranges)) {
                 if (l->tcp) {
                         build_warn(b, x->svc->meta, "spec.ports",
-                                   "port %u of " STR_FMT " is %s without an address, and another host has it already: give one of them addresses, or "
-                                   "protocol TLS", port->number, STR_ARG(x->svc->host), mesh_protocol_name(port->protocol));
+                                   "port %u of " STR_FMT
+                                   " is %s without an address, and another host has it already: give one of them addresses, or "
+                                   "protocol TLS",
+                                   port->number, STR_ARG(x->svc->host), mesh_protocol_name(port->protocol));
                         return;
                 }
                 l->tcp = true;

@@ -33,7 +33,7 @@ Gp__BoolValue *make_bool(struct arena *a, bool v);
 Gp__Value *make_text(struct arena *a, struct str s);
 Gp__Value *make_flag(struct arena *a, bool v);
 Gp__Value *make_object(struct arena *a, Gp__Struct *s);
-Gp__Value *make_array(struct arena *a, Gp__Value **v, size_t n);        /* v is kept */
+Gp__Value *make_array(struct arena *a, Gp__Value **v, size_t n); /* v is kept */
 /* Keeps the entries sorted by key. */
 void make_put(struct arena *a, Gp__Struct *s, const char *key, Gp__Value *v);
 /* metadata.filter_metadata[key], made when absent; *m too. */
@@ -43,7 +43,7 @@ void make_origin(struct arena *a, Xds__Metadata **m, struct str config);
 void make_reason(struct arena *a, Xds__Metadata **m, struct str reason);
 
 Xds__Address *make_address(struct arena *a, struct str address, uint32_t port);
-Xds__CidrRange *make_cidr(struct arena *a, struct str range);           /* "10.0.0.0/8", or an address alone; NULL when it is neither */
+Xds__CidrRange *make_cidr(struct arena *a, struct str range); /* "10.0.0.0/8", or an address alone; NULL when it is neither */
 /* udpa.type.v1.TypedStruct in an Any. */
 Gp__Any *make_typed_struct(struct arena *a, const char *type_url, Gp__Struct *s);
 

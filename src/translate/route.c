@@ -104,10 +104,12 @@ static Xds__RouteMatch *route_match(struct arena *a, const struct mesh_http_matc
 
                 q->name = arena_cstr(a, m->query[i].name);
                 if (any_value(&m->query[i].m)) {
-                        q->query_parameter_match_specifier_case = XDS__QUERY_PARAMETER_MATCHER__QUERY_PARAMETER_MATCH_SPECIFIER_PRESENT_MATCH;
+                        q->query_parameter_match_specifier_case =
+                                XDS__QUERY_PARAMETER_MATCHER__QUERY_PARAMETER_MATCH_SPECIFIER_PRESENT_MATCH;
                         q->present_match = true;
                 } else {
-                        q->query_parameter_match_specifier_case = XDS__QUERY_PARAMETER_MATCHER__QUERY_PARAMETER_MATCH_SPECIFIER_STRING_MATCH;
+                        q->query_parameter_match_specifier_case =
+                                XDS__QUERY_PARAMETER_MATCHER__QUERY_PARAMETER_MATCH_SPECIFIER_STRING_MATCH;
                         q->string_match = string_matcher(a, &m->query[i].m);
                 }
                 out->query_parameters[out->n_query_parameters++] = q;
@@ -157,7 +159,7 @@ static void add_option(struct arena *a, Xds__HeaderValueOption **v, size_t *n, c
         o->header = MAKE(a, xds__header_value);
         o->header->key = arena_cstr(a, l->key);
         o->header->value = arena_cstr(a, l->value);
-        o->has_append_action = !append;         /* APPEND_IF_EXISTS_OR_ADD is the enum's zero */
+        o->has_append_action = !append; /* APPEND_IF_EXISTS_OR_ADD is the enum's zero */
         o->append_action = append ? XDS__HEADER_VALUE_OPTION__HEADER_APPEND_ACTION__APPEND_IF_EXISTS_OR_ADD
                                   : XDS__HEADER_VALUE_OPTION__HEADER_APPEND_ACTION__OVERWRITE_IF_EXISTS_OR_ADD;
         v[(*n)++] = o;
@@ -168,8 +170,8 @@ static bool is_authority(struct str name)
         return str_eq_nocase(name, STR("host")) || str_eq_nocase(name, STR(":authority"));
 }
 
-static Xds__HeaderValueOption **options(struct arena *a, const struct mesh_label *set, size_t nset, const struct mesh_label *add, size_t nadd,
-                                        size_t *n)
+static Xds__HeaderValueOption **options(struct arena *a, const struct mesh_label *set, size_t nset, const struct mesh_label *add,
+                                        size_t nadd, size_t *n)
 {
         Xds__HeaderValueOption **v = MAKE_LIST(a, nset + nadd);
 
@@ -201,28 +203,28 @@ static struct str authority_set(const struct mesh_headers *h)
 }
 
 /* Both struct Xds__Route and struct Xds__WeightedCluster__ClusterWeight have these members. */
-#define SET_HEADERS(a, to, h)                                                                                                  \
-        do {                                                                                                                   \
-                (to)->request_headers_to_add =                                                                                 \
-                        options(a, (h)->req_set, (h)->nreq_set, (h)->req_add, (h)->nreq_add, &(to)->n_request_headers_to_add); \
-                (to)->response_headers_to_add =                                                                                \
-                        options(a, (h)->resp_set, (h)->nresp_set, (h)->resp_add, (h)->nresp_add, &(to)->n_response_headers_to_add); \
-                (to)->request_headers_to_remove = names(a, (h)->req_remove, (h)->nreq_remove);                                 \
-                (to)->n_request_headers_to_remove = (h)->nreq_remove;                                                          \
-                (to)->response_headers_to_remove = names(a, (h)->resp_remove, (h)->nresp_remove);                              \
-                (to)->n_response_headers_to_remove = (h)->nresp_remove;                                                        \
+#define SET_HEADERS(a, to, h)                                                                                            \
+        do {                                                                                                             \
+                (to)->request_headers_to_add = options(a, (h)->req_set, (h)->nreq_set, (h)->req_add, (h)->nreq_add,      \
+                                                       &(to)->n_request_headers_to_add);                                 \
+                (to)->response_headers_to_add = options(a, (h)->resp_set, (h)->nresp_set, (h)->resp_add, (h)->nresp_add, \
+                                                        &(to)->n_response_headers_to_add);                               \
+                (to)->request_headers_to_remove = names(a, (h)->req_remove, (h)->nreq_remove);                           \
+                (to)->n_request_headers_to_remove = (h)->nreq_remove;                                                    \
+                (to)->response_headers_to_remove = names(a, (h)->resp_remove, (h)->nresp_remove);                        \
+                (to)->n_response_headers_to_remove = (h)->nresp_remove;                                                  \
         } while (0)
 
 static struct mesh_headers both_headers(struct arena *a, const struct mesh_headers *x, const struct mesh_headers *y)
 {
         struct mesh_headers h;
 
-#define BOTH(field)                                                                                    \
-        h.n##field = x->n##field + y->n##field;                                                        \
-        h.field = arena_alloc(a, h.n##field * sizeof(*h.field) + 1);                                   \
-        if (x->n##field)                                                                               \
-                memcpy(h.field, x->field, x->n##field * sizeof(*h.field));                             \
-        if (y->n##field)                                                                               \
+#define BOTH(field)                                                        \
+        h.n##field = x->n##field + y->n##field;                            \
+        h.field = arena_alloc(a, h.n##field * sizeof(*h.field) + 1);       \
+        if (x->n##field)                                                   \
+                memcpy(h.field, x->field, x->n##field * sizeof(*h.field)); \
+        if (y->n##field)                                                   \
         memcpy(h.field + x->n##field, y->field, y->n##field * sizeof(*h.field))
         BOTH(req_set);
         BOTH(req_add);
@@ -433,8 +435,8 @@ static void cors(struct arena *a, Xds__Route *out, const struct mesh_cors *c)
 }
 
 /* "host:port/path*" for one destination, the VirtualService's name for several: what Istio calls the operation. */
-static Xds__Decorator *decorator(const struct build *b, struct arena *a, const Xds__Route *r, struct str vs_name, const struct mesh_destination *d,
-                                 uint32_t port)
+static Xds__Decorator *decorator(const struct build *b, struct arena *a, const Xds__Route *r, struct str vs_name,
+                                 const struct mesh_destination *d, uint32_t port)
 {
         Xds__Decorator *out = MAKE(a, xds__decorator);
         const char *path = "/*";
@@ -491,7 +493,8 @@ static Xds__Route *route_make(const struct build *b, struct arena *a, const stru
 
         out->match = route_match(a, m);
         if (m && m->name.n)
-                out->name = (char *)arena_printf(a, STR_FMT "%s" STR_FMT, STR_ARG(route->name), route->name.n ? "." : "", STR_ARG(m->name)).p;
+                out->name = (char *)arena_printf(a, STR_FMT "%s" STR_FMT, STR_ARG(route->name), route->name.n ? "." : "", STR_ARG(m->name))
+                                    .p;
         else if (route->name.n)
                 out->name = arena_cstr(a, route->name);
         if (m && m->stat_prefix.n)
@@ -521,7 +524,8 @@ static bool catches_all(const struct mesh_http_match *m)
                       !m->nquery && !m->method.kind && !m->authority.kind && !m->scheme.kind);
 }
 
-size_t routes_of(const struct build *b, struct arena *a, const struct mesh_vs *vs, const struct route_query *q, Xds__Route **out, size_t max)
+size_t routes_of(const struct build *b, struct arena *a, const struct mesh_vs *vs, const struct route_query *q, Xds__Route **out,
+                 size_t max)
 {
         size_t n = 0;
 
@@ -529,7 +533,7 @@ size_t routes_of(const struct build *b, struct arena *a, const struct mesh_vs *v
                 const struct mesh_http_route *r = &vs->http[i];
 
                 if (!r->nroute && !r->redirect.on && !r->direct.on)
-                        continue;       /* a delegate: reported when it was applied */
+                        continue; /* a delegate: reported when it was applied */
                 if (!r->nmatch) {
                         if (n < max)
                                 out[n++] = route_make(b, a, vs, r, NULL, q->port);
@@ -547,7 +551,8 @@ size_t routes_of(const struct build *b, struct arena *a, const struct mesh_vs *v
         return n;
 }
 
-/* --- Routes without a VirtualService --------------------------------------------------------------------------------------------------- */
+/* --- Routes without a VirtualService ---------------------------------------------------------------------------------------------------
+ */
 
 Xds__Route *route_all_to(const struct build *b, struct arena *a, const char *name, char *cluster)
 {
@@ -583,7 +588,8 @@ Xds__Route *route_default(const struct build *b, struct arena *a, const struct m
         return r;
 }
 
-/* --- Cache keys -------------------------------------------------------------------------------------------------------------------------------- */
+/* --- Cache keys
+ * -------------------------------------------------------------------------------------------------------------------------------- */
 
 void key_destinations(const struct build *b, struct key *k, const struct mesh_vs *vs)
 {
@@ -606,7 +612,8 @@ void key_destinations(const struct build *b, struct key *k, const struct mesh_vs
 
                 for (size_t j = 0; j < r->nroute; j++) {
                         const struct seen *x = scope_find(b->scope, r->route[j].host);
-                        const struct mesh_dr *dr = x ? mesh_dr_find(b->snap, x->svc->host, x->svc->ns, b->proxy->ns, &b->proxy->labels) : NULL;
+                        const struct mesh_dr *dr = x ? mesh_dr_find(b->snap, x->svc->host, x->svc->ns, b->proxy->ns, &b->proxy->labels)
+                                                     : NULL;
 
                         key_u64(k, x ? x->svc->version : 0);
                         key_u64(k, dr ? dr->meta.version : 0);

@@ -30,7 +30,8 @@ void build_warn(const struct build *b, const struct mesh_meta *about, const char
 
         if (!b->diags)
                 return;
-        snprintf(resource, sizeof(resource), STR_FMT " " STR_FMT "/" STR_FMT, STR_ARG(about->kind), STR_ARG(about->ns), STR_ARG(about->name));
+        snprintf(resource, sizeof(resource), STR_FMT " " STR_FMT "/" STR_FMT, STR_ARG(about->kind), STR_ARG(about->ns),
+                 STR_ARG(about->name));
         at.resource = str_of(resource);
         va_start(ap, fmt);
         vsnprintf(text, sizeof(text), fmt, ap);
@@ -59,11 +60,11 @@ void translator_free(struct translator *t)
 {
         if (!t)
                 return;
-        STRMAP_EACH(&t->scopes, e)
-        scope_free(e->value);
+        STRMAP_EACH (&t->scopes, e)
+                scope_free(e->value);
         strmap_fini(&t->scopes);
-        STRMAP_EACH(&t->cache, e)
-        translate_resource_unref(e->value);
+        STRMAP_EACH (&t->cache, e)
+                translate_resource_unref(e->value);
         strmap_fini(&t->cache);
         common_free(t->common);
         buf_fini(&t->buf);
@@ -79,8 +80,32 @@ static void key_part(struct buf *b, struct str s)
         buf_str(b, s);
 }
 
-/* All that outbound resources take from the proxy itself. Every label is in it: selectors may look at any. (Replicas have equal labels.) */
-static void scope_key(const struct translate_proxy *p, struct buf *b)
+/* Labels of a proxy that its resources depend on: all of them when some resource selects proxies by label (a gateway's always do), else
+ * those that it says about itself. Replicas that differ in others ("statefulset.kubernetes.io/pod-name") then share a scope. */
+static bool label_counts(const struct translator *t, const struct translate_proxy *p, const struct mesh_label *l)
+{
+        return t->by_labels || p->role == TRANSLATE_ROUTER || str_eqc(l->key, LABEL_CANONICAL_NAME) ||
+               str_eqc(l->key, LABEL_CANONICAL_REVISION);
+}
+
+static void look_for_selectors(struct translator *t, const struct mesh_snapshot *m)
+{
+        uint64_t versions[] = { m->vs_version, m->dr_version, m->sidecars_version };
+        uint64_t stamp = hash_bytes(versions, sizeof(versions), 0) | 1;
+
+        if (t->label_stamp == stamp)
+                return;
+        t->label_stamp = stamp;
+        t->by_labels = false;
+        for (size_t i = 0; i < m->nvs; i++)
+                t->by_labels |= m->vs[i]->by_source;
+        for (size_t i = 0; i < m->ndr; i++)
+                t->by_labels |= m->dr[i]->has_selector;
+        for (size_t i = 0; i < m->nsidecars; i++)
+                t->by_labels |= m->sidecars[i]->has_selector;
+}
+
+static void scope_key(const struct translator *t, const struct translate_proxy *p, struct buf *b)
 {
         b->n = 0;
         buf_char(b, p->role == TRANSLATE_ROUTER ? 'r' : 's');
@@ -89,20 +114,25 @@ static void scope_key(const struct translate_proxy *p, struct buf *b)
         key_part(b, p->cluster_id);
         key_part(b, p->mesh_id);
         for (size_t i = 0; i < p->labels.n; i++) {
+                if (!label_counts(t, p, &p->labels.v[i]))
+                        continue;
                 key_part(b, p->labels.v[i].key);
                 key_part(b, p->labels.v[i].value);
         }
 }
 
-static void copy_proxy(struct arena *a, const struct translate_proxy *p, struct translate_proxy *to)
+static void copy_proxy(const struct translator *t, struct arena *a, const struct translate_proxy *p, struct translate_proxy *to)
 {
         *to = *p;
         to->ns = arena_str(a, p->ns);
         to->cluster_id = arena_str(a, p->cluster_id);
         to->mesh_id = arena_str(a, p->mesh_id);
         to->labels.v = p->labels.n ? arena_alloc(a, p->labels.n * sizeof(*p->labels.v)) : NULL;
+        to->labels.n = 0;
         for (size_t i = 0; i < p->labels.n; i++)
-                to->labels.v[i] = (struct mesh_label){ arena_str(a, p->labels.v[i].key), arena_str(a, p->labels.v[i].value) };
+                if (label_counts(t, p, &p->labels.v[i]))
+                        to->labels.v[to->labels.n++] = (struct mesh_label){ arena_str(a, p->labels.v[i].key),
+                                                                            arena_str(a, p->labels.v[i].value) };
         to->id = to->ip = to->domain = to->service_account = (struct str){ 0 };
 }
 
@@ -110,21 +140,46 @@ static struct scope *scope_for(struct translator *t, const struct translate_prox
 {
         struct scope *s;
 
-        scope_key(p, &t->buf);
+        scope_key(t, p, &t->buf);
         s = strmap_get(&t->scopes, buf_view(&t->buf));
-        if (s)
-                return s;
-        s = MEM_NEW(struct scope);
-        arena_init(&s->arena, 512);
-        arena_init(&s->view_arena, 0);
-        copy_proxy(&s->arena, p, &s->proxy);
-        strmap_set(&t->scopes, buf_view(&t->buf), s);
+        if (!s) {
+                s = MEM_NEW(struct scope);
+                arena_init(&s->arena, 512);
+                arena_init(&s->view_arena, 0);
+                copy_proxy(t, &s->arena, p, &s->proxy);
+                strmap_set(&t->scopes, buf_view(&t->buf), s);
+        }
+        s->round = t->round;
         return s;
+}
+
+/* Scopes that no proxy has asked for in a while: workloads that are gone, or labels of an earlier rollout. */
+enum { SCOPE_ROUNDS = 8 };
+
+void translator_sweep(struct translator *t)
+{
+        struct strmap kept = STRMAP_INIT;
+        bool dropped = false;
+
+        t->round++;
+        STRMAP_EACH (&t->scopes, e) {
+                struct scope *s = e->value;
+
+                if (t->round - s->round <= SCOPE_ROUNDS) {
+                        strmap_set(&kept, e->key, s);
+                        continue;
+                }
+                scope_free(s);
+                dropped = true;
+        }
+        strmap_fini(&t->scopes);
+        t->scopes = kept;
+        cache_sweep(t, dropped);
 }
 
 static uint64_t mix(const uint64_t *v, size_t n)
 {
-        return hash_bytes(v, n * sizeof(*v), 0) | 1;            /* never 0: that is "never built" */
+        return hash_bytes(v, n * sizeof(*v), 0) | 1; /* never 0: that is "never built" */
 }
 
 static int by_name(const void *a, const void *b)
@@ -162,7 +217,9 @@ static void scope_update(struct build *b)
         uint64_t view[] = { config, m->services_version, m->vs_version, m->sidecars_version };
         uint64_t clusters[] = { config, m->services_version, m->sidecars_version, m->dr_version };
         uint64_t endpoints[] = { config, m->services_version, m->sidecars_version, m->dr_version, m->endpoints_version };
-        uint64_t rest[] = { config, m->services_version, m->sidecars_version, m->dr_version, m->vs_version, router ? m->gateways_version : 0, 0 };
+        uint64_t rest[] = {
+                config, m->services_version, m->sidecars_version, m->dr_version, m->vs_version, router ? m->gateways_version : 0, 0
+        };
 
         if (s->view_stamp != mix(view, ARRAY_LEN(view))) {
                 scope_view(b);
@@ -237,7 +294,7 @@ struct own_port *own_ports(const struct build *b, struct arena *a, size_t *n)
                         }
                         if (same->nall && same->all[same->nall - 1] == svc)
                                 continue;
-                        if ((same->nall & (same->nall - 1)) == 0) {     /* 0, 1, 2, 4, …: full */
+                        if ((same->nall & (same->nall - 1)) == 0) { /* 0, 1, 2, 4, …: full */
                                 struct mesh_service **all = arena_alloc(a, (same->nall ? same->nall * 2 : 1) * sizeof(*all));
 
                                 if (same->nall)
@@ -290,6 +347,7 @@ struct translate_config *translate_build(struct translator *t, struct mesh_snaps
                 common_free(t->common);
                 t->common = common_new(snap->config);
         }
+        look_for_selectors(t, snap);
         b.common = t->common;
         b.scope = scope_for(t, p);
         b.proxy = &b.scope->proxy;

@@ -63,7 +63,9 @@ static void domains_of(const struct build *b, struct arena *a, const struct mesh
         for (size_t i = 0; i < svc->naddresses; i++) {
                 if (str_chr(svc->addresses[i], '/') >= 0)
                         continue;
-                claim(b, claims, l, str_chr(svc->addresses[i], ':') >= 0 ? arena_printf(a, "[" STR_FMT "]", STR_ARG(svc->addresses[i])) : svc->addresses[i]);
+                claim(b, claims, l,
+                      str_chr(svc->addresses[i], ':') >= 0 ? arena_printf(a, "[" STR_FMT "]", STR_ARG(svc->addresses[i]))
+                                                           : svc->addresses[i]);
         }
 }
 
@@ -86,7 +88,7 @@ static void add_vhost(struct build *b, const struct seen *x, uint32_t port, cons
                 return;
         name = arena_printf(&b->scratch, STR_FMT ":%u", STR_ARG(x->svc->host), port).p;
         v = vhost_make(&b->scratch, name, any_domain ? (struct str *)all : (struct str *)l->v, any_domain ? 1 : l->n);
-        v->routes = MAKE_LIST(&b->scratch, ROUTES_MAX);
+        v->routes = MAKE_LIST(&b->scratch, x->vs ? ROUTES_MAX : 1);
         if (x->vs)
                 v->n_routes = routes_of(b, &b->scratch, x->vs, &(struct route_query){ STR("mesh"), port }, v->routes, ROUTES_MAX);
         /* None of its routes is for this port, gateway and proxy: as if there were no VirtualService. */
@@ -194,7 +196,7 @@ static void routes_of_port(struct build *b, const struct use *u, size_t n)
                 if (!mesh_protocol_http(p) && p != MESH_AUTO)
                         continue;
                 if (i && u[i - 1].seen == u[i].seen)
-                        continue;       /* the same number twice */
+                        continue; /* the same number twice */
                 domains_of(b, &a, x->svc, &claims, &l);
                 add_vhost(b, x, port, &l, false, &vhosts);
                 if (p == MESH_AUTO && listens_apart(x->svc, p))

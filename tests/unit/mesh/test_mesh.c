@@ -43,8 +43,10 @@ static enum mesh_result apply(struct fixture *f, const char *yaml)
         return r;
 }
 
-#define OBJ(kind, ns, name, spec) "apiVersion: networking.istio.io/v1\nkind: " kind "\nmetadata: {name: " name ", namespace: " ns "}\nspec: " spec "\n---\n"
-#define ENTRY(ns, name, host, more) OBJ("ServiceEntry", ns, name, "{hosts: [" host "], ports: [{number: 80, name: http, protocol: HTTP}]" more "}")
+#define OBJ(kind, ns, name, spec) \
+        "apiVersion: networking.istio.io/v1\nkind: " kind "\nmetadata: {name: " name ", namespace: " ns "}\nspec: " spec "\n---\n"
+#define ENTRY(ns, name, host, more) \
+        OBJ("ServiceEntry", ns, name, "{hosts: [" host "], ports: [{number: 80, name: http, protocol: HTTP}]" more "}")
 
 static void test_hosts(void **state)
 {
@@ -52,9 +54,9 @@ static void test_hosts(void **state)
                 const char *pattern, *host;
                 bool covers;
         } rows[] = {
-                { "a.b", "a.b", true },       { "a.b", "x.a.b", false },     { "*.a.b", "x.a.b", true },   { "*.a.b", "x.y.a.b", true },
-                { "*.a.b", "a.b", false },    { "*", "anything", true },     { "*.a.b", "*.a.b", true },   { "*.a.b", "*.x.a.b", true },
-                { "*.x.a.b", "*.a.b", false }, { "a.b", "*.a.b", false },    { "*.a.b", "*", false },      { "", "a", false },
+                { "a.b", "a.b", true },        { "a.b", "x.a.b", false }, { "*.a.b", "x.a.b", true }, { "*.a.b", "x.y.a.b", true },
+                { "*.a.b", "a.b", false },     { "*", "anything", true }, { "*.a.b", "*.a.b", true }, { "*.a.b", "*.x.a.b", true },
+                { "*.x.a.b", "*.a.b", false }, { "a.b", "*.a.b", false }, { "*.a.b", "*", false },    { "", "a", false },
         };
         struct arena a;
 
@@ -72,10 +74,12 @@ static void test_durations(void **state)
 {
         static const struct {
                 const char *text;
-                int64_t us;             /* -1: refused */
+                int64_t us; /* -1: refused */
         } rows[] = {
-                { "1s", 1000000 }, { "1.5s", 1500000 }, { "100ms", 100000 }, { "1h2m3s", 3723000000 }, { "0", 0 }, { "0s", 0 }, { "5us", 5 },
-                { "", -1 }, { "s", -1 }, { "5", -1 }, { "1x", -1 }, { "1s ", -1 }, { "1..5s", -1 }, { "ten", -1 }, { "9e9s", -1 },
+                { "1s", 1000000 }, { "1.5s", 1500000 }, { "100ms", 100000 }, { "1h2m3s", 3723000000 },
+                { "0", 0 },        { "0s", 0 },         { "5us", 5 },        { "", -1 },
+                { "s", -1 },       { "5", -1 },         { "1x", -1 },        { "1s ", -1 },
+                { "1..5s", -1 },   { "ten", -1 },       { "9e9s", -1 },
         };
 
         for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -101,7 +105,7 @@ static void test_snapshots_are_immutable_and_shared(void **state)
         apply(&f, OBJ("Gateway", "n", "g", "{selector: {a: b}, servers: [{port: {number: 80, name: a, protocol: HTTP}, hosts: ['*']}]}"));
         c = mesh_snapshot(f.m);
         assert_ptr_not_equal(a, c);
-        assert_ptr_equal(a->services, c->services);     /* what did not change is shared */
+        assert_ptr_equal(a->services, c->services); /* what did not change is shared */
         assert_int_equal(a->ngateways, 0);
         assert_int_equal(c->ngateways, 1);
         assert_int_equal(mesh_delete(f.m, STR("ServiceEntry"), STR("n"), STR("e1")), MESH_CHANGED);
@@ -109,7 +113,7 @@ static void test_snapshots_are_immutable_and_shared(void **state)
         assert_int_equal(mesh_delete(f.m, STR("Nothing"), STR("n"), STR("e1")), MESH_IGNORED);
         assert_non_null(mesh_service_find(a, STR("a.example"), STR("n")));
         fixture_fini(&f);
-        assert_true(str_eqc(c->services[0]->host, "a.example"));        /* snapshots outlive the mesh */
+        assert_true(str_eqc(c->services[0]->host, "a.example")); /* snapshots outlive the mesh */
         mesh_snapshot_unref(a);
         mesh_snapshot_unref(b);
         mesh_snapshot_unref(c);
@@ -136,10 +140,11 @@ static void test_who_answers_to_a_host(void **state)
         struct mesh_snapshot *s;
 
         fixture_init(&f);
-        apply(&f, ENTRY("b", "later", "a.example", "") ENTRY("a", "mine", "a.example", ", exportTo: ['.']") ENTRY("c", "some", "c.example", ", exportTo: [a]"));
+        apply(&f, ENTRY("b", "later", "a.example", "") ENTRY("a", "mine", "a.example", ", exportTo: ['.']")
+                          ENTRY("c", "some", "c.example", ", exportTo: [a]"));
         s = mesh_snapshot(f.m);
-        assert_true(str_eqc(mesh_service_find(s, STR("a.example"), STR("a"))->ns, "a"));        /* one's own namespace first */
-        assert_true(str_eqc(mesh_service_find(s, STR("a.example"), STR("x"))->ns, "b"));        /* private ones are not seen */
+        assert_true(str_eqc(mesh_service_find(s, STR("a.example"), STR("a"))->ns, "a")); /* one's own namespace first */
+        assert_true(str_eqc(mesh_service_find(s, STR("a.example"), STR("x"))->ns, "b")); /* private ones are not seen */
         assert_non_null(mesh_service_find(s, STR("c.example"), STR("a")));
         assert_null(mesh_service_find(s, STR("c.example"), STR("x")));
         assert_null(mesh_service_find(s, STR("none.example"), STR("a")));
@@ -156,10 +161,12 @@ static void test_which_rule_applies(void **state)
 
         fixture_init(&f);
         apply(&f, OBJ("DestinationRule", "client", "own", "{host: a.example}") OBJ("DestinationRule", "service", "svc", "{host: a.example}")
-                          OBJ("DestinationRule", "istio-system", "root", "{host: '*.example'}") OBJ("DestinationRule", "elsewhere", "no", "{host: a.example}")
-                                  OBJ("DestinationRule", "m", "one", "{host: m.example, subsets: [{name: v1, labels: {v: '1'}}]}")
-                                          OBJ("DestinationRule", "m", "two", "{host: m.example, trafficPolicy: {loadBalancer: {simple: RANDOM}}, "
-                                                                             "subsets: [{name: v2, labels: {v: '2'}}]}"));
+                          OBJ("DestinationRule", "istio-system", "root", "{host: '*.example'}")
+                                  OBJ("DestinationRule", "elsewhere", "no", "{host: a.example}")
+                                          OBJ("DestinationRule", "m", "one", "{host: m.example, subsets: [{name: v1, labels: {v: '1'}}]}")
+                                                  OBJ("DestinationRule", "m", "two",
+                                                      "{host: m.example, trafficPolicy: {loadBalancer: {simple: RANDOM}}, "
+                                                      "subsets: [{name: v2, labels: {v: '2'}}]}"));
         s = mesh_snapshot(f.m);
 #define NAME_FOR(ns) mesh_dr_find(s, STR("a.example"), STR("service"), STR(ns), &none)->meta.name
         assert_true(str_eqc(NAME_FOR("client"), "own"));
@@ -167,7 +174,7 @@ static void test_which_rule_applies(void **state)
         assert_true(str_eqc(mesh_dr_find(s, STR("b.example"), STR("service"), STR("x"), &none)->meta.name, "root"));
         assert_null(mesh_dr_find(s, STR("b.other"), STR("service"), STR("x"), &none));
         d = mesh_dr_find(s, STR("m.example"), STR("m"), STR("x"), &none);
-        assert_int_equal(d->nsubsets, 2);               /* two rules of one namespace for one host are one */
+        assert_int_equal(d->nsubsets, 2); /* two rules of one namespace for one host are one */
         assert_int_equal(d->policy.all.lb, MESH_LB_RANDOM);
         assert_non_null(mesh_subset_find(d, STR("v1")));
         assert_null(mesh_subset_find(d, STR("v3")));
@@ -181,10 +188,18 @@ static void test_protocols(void **state)
                 const char *port;
                 enum mesh_protocol want;
         } rows[] = {
-                { "name: http", MESH_HTTP },          { "name: http-web", MESH_HTTP },    { "name: http2", MESH_HTTP2 },
-                { "name: grpc-web-x", MESH_GRPC_WEB }, { "name: grpc-api", MESH_GRPC },   { "name: https-x", MESH_HTTPS },
-                { "name: tls", MESH_TLS },            { "name: tcp-db", MESH_TCP },       { "name: mysql", MESH_TCP },
-                { "name: web", MESH_AUTO },           { "name: x, protocol: UDP", MESH_UDP }, { "name: tcp, appProtocol: kubernetes.io/h2c", MESH_HTTP2 },
+                { "name: http", MESH_HTTP },
+                { "name: http-web", MESH_HTTP },
+                { "name: http2", MESH_HTTP2 },
+                { "name: grpc-web-x", MESH_GRPC_WEB },
+                { "name: grpc-api", MESH_GRPC },
+                { "name: https-x", MESH_HTTPS },
+                { "name: tls", MESH_TLS },
+                { "name: tcp-db", MESH_TCP },
+                { "name: mysql", MESH_TCP },
+                { "name: web", MESH_AUTO },
+                { "name: x, protocol: UDP", MESH_UDP },
+                { "name: tcp, appProtocol: kubernetes.io/h2c", MESH_HTTP2 },
                 { "name: x, appProtocol: https", MESH_HTTPS },
         };
 
@@ -194,7 +209,9 @@ static void test_protocols(void **state)
                 char yaml[256];
 
                 fixture_init(&f);
-                snprintf(yaml, sizeof(yaml), "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: n}\nspec: {clusterIP: 10.96.0.9, ports: [{port: 80, %s}]}\n",
+                snprintf(yaml, sizeof(yaml),
+                         "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: n}\nspec: {clusterIP: 10.96.0.9, ports: [{port: "
+                         "80, %s}]}\n",
                          rows[i].port);
                 apply(&f, yaml);
                 s = mesh_snapshot(f.m);
@@ -211,7 +228,8 @@ static void test_workload_names(void **state)
         struct mesh_snapshot *s;
 
         fixture_init(&f);
-        apply(&f, "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web-5d4f8c7b9-abcde\n  namespace: n\n  labels: {pod-template-hash: 5d4f8c7b9}\n"
+        apply(&f, "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web-5d4f8c7b9-abcde\n  namespace: n\n  labels: {pod-template-hash: "
+                  "5d4f8c7b9}\n"
                   "  ownerReferences: [{kind: ReplicaSet, name: web-5d4f8c7b9, controller: true}]\nstatus: {podIP: 10.1.1.1}\n");
         s = mesh_snapshot(f.m);
         assert_true(str_eqc(mesh_pod_by_ip(s, STR("10.1.1.1"))->workload, "web"));
@@ -246,14 +264,15 @@ static void references(const char *world, const char *yaml, const char *want)
 
 static void test_references(void **state)
 {
-#define WORLD ENTRY("n", "e1", "a.example", "")
+#define WORLD       ENTRY("n", "e1", "a.example", "")
 #define ROUTE_TO(d) OBJ("VirtualService", "n", "v", "{hosts: [a.example], http: [{route: [{destination: " d "}]}]}")
         references(WORLD, ROUTE_TO("{host: a.example, port: {number: 80}}"), NULL);
         references(WORLD, ROUTE_TO("{host: b.exampel}"), "no Service or ServiceEntry has host b.exampel");
         references(WORLD, ROUTE_TO("{host: a.exampel}"), "(did you mean a.example?)");
         references(WORLD, ROUTE_TO("{host: a.example, port: {number: 81}}"), "a.example has no port 81");
         references(WORLD, ROUTE_TO("{host: a.example, subset: v1}"), "gives a.example a subset \"v1\"");
-        references(WORLD, OBJ("VirtualService", "n", "v", "{hosts: [a.example], gateways: [g], http: [{directResponse: {status: 200}}]}"), "there is no Gateway n/g yet");
+        references(WORLD, OBJ("VirtualService", "n", "v", "{hosts: [a.example], gateways: [g], http: [{directResponse: {status: 200}}]}"),
+                   "there is no Gateway n/g yet");
         references(WORLD, OBJ("DestinationRule", "other", "d", "{host: a.example}"), "only clients in namespace other use this rule");
         references(WORLD, OBJ("DestinationRule", "n", "d", "{host: a.example}"), NULL);
         references(WORLD, OBJ("Gateway", "n", "g", "{selector: {istio: none}, servers: []}"), "no pod has these labels (istio=none) yet");
@@ -262,10 +281,14 @@ static void test_references(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_hosts),        cmocka_unit_test(test_durations),
-                cmocka_unit_test(test_protocols),    cmocka_unit_test(test_snapshots_are_immutable_and_shared),
-                cmocka_unit_test(test_references),   cmocka_unit_test(test_a_bad_object_leaves_the_last_good_one),
-                cmocka_unit_test(test_workload_names), cmocka_unit_test(test_who_answers_to_a_host),
+                cmocka_unit_test(test_hosts),
+                cmocka_unit_test(test_durations),
+                cmocka_unit_test(test_protocols),
+                cmocka_unit_test(test_snapshots_are_immutable_and_shared),
+                cmocka_unit_test(test_references),
+                cmocka_unit_test(test_a_bad_object_leaves_the_last_good_one),
+                cmocka_unit_test(test_workload_names),
+                cmocka_unit_test(test_who_answers_to_a_host),
                 cmocka_unit_test(test_which_rule_applies),
         };
 

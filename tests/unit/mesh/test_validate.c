@@ -11,17 +11,17 @@
 #include <cmocka.h>
 
 #define OBJ(kind, spec) "apiVersion: networking.istio.io/v1\nkind: " kind "\nmetadata: {name: x, namespace: ns}\nspec: " spec "\n"
-#define VS(spec) OBJ("VirtualService", "{hosts: [a.example], " spec "}")
-#define ROUTE "route: [{destination: {host: b}}]"
-#define SE(spec) OBJ("ServiceEntry", "{hosts: [a.example], ports: [{number: 80, name: http, protocol: HTTP}], " spec "}")
-#define DR(spec) OBJ("DestinationRule", "{host: a.example, " spec "}")
-#define GW(server) OBJ("Gateway", "{selector: {a: b}, servers: [" server "]}")
-#define MESH(text) "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata: {mesh: \"" text "\"}\n"
+#define VS(spec)        OBJ("VirtualService", "{hosts: [a.example], " spec "}")
+#define ROUTE           "route: [{destination: {host: b}}]"
+#define SE(spec)        OBJ("ServiceEntry", "{hosts: [a.example], ports: [{number: 80, name: http, protocol: HTTP}], " spec "}")
+#define DR(spec)        OBJ("DestinationRule", "{host: a.example, " spec "}")
+#define GW(server)      OBJ("Gateway", "{selector: {a: b}, servers: [" server "]}")
+#define MESH(text)      "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata: {mesh: \"" text "\"}\n"
 
 static const struct row {
         const char *yaml;
-        const char *error;              /* a part of it; NULL: none */
-        const char *warning;            /* likewise */
+        const char *error;   /* a part of it; NULL: none */
+        const char *warning; /* likewise */
 } rows[] = {
         /* good ones */
         { SE("resolution: DNS"), NULL, NULL },
@@ -32,24 +32,31 @@ static const struct row {
         { MESH("accessLogFile: /dev/stdout"), NULL, NULL },
         /* ServiceEntry */
         { OBJ("ServiceEntry", "{ports: [{number: 80, name: a, protocol: HTTP}]}"), "spec.hosts: hosts is required", NULL },
-        { OBJ("ServiceEntry", "{hosts: ['*'], ports: [{number: 80, name: a, protocol: HTTP}]}"), "spec.hosts[0]: \"*\" alone is not allowed", NULL },
-        { OBJ("ServiceEntry", "{hosts: ['a..b'], ports: [{number: 80, name: a, protocol: HTTP}]}"), "spec.hosts[0]: \"a..b\" is not a host", NULL },
-        { OBJ("ServiceEntry", "{hosts: [a.b], ports: [{number: 0, name: a, protocol: HTTP}]}"), "spec.ports[0].number: a port must be between 1 and 65535, not 0", NULL },
-        { OBJ("ServiceEntry", "{hosts: [a.b], ports: [{number: 70000, name: a, protocol: HTTP}]}"), "must be between 1 and 65535, not 70000", NULL },
+        { OBJ("ServiceEntry", "{hosts: ['*'], ports: [{number: 80, name: a, protocol: HTTP}]}"),
+          "spec.hosts[0]: \"*\" alone is not allowed", NULL },
+        { OBJ("ServiceEntry", "{hosts: ['a..b'], ports: [{number: 80, name: a, protocol: HTTP}]}"), "spec.hosts[0]: \"a..b\" is not a host",
+          NULL },
+        { OBJ("ServiceEntry", "{hosts: [a.b], ports: [{number: 0, name: a, protocol: HTTP}]}"),
+          "spec.ports[0].number: a port must be between 1 and 65535, not 0", NULL },
+        { OBJ("ServiceEntry", "{hosts: [a.b], ports: [{number: 70000, name: a, protocol: HTTP}]}"),
+          "must be between 1 and 65535, not 70000", NULL },
         { OBJ("ServiceEntry", "{hosts: [a.b], ports: [{number: 80, protocol: HTTP}]}"), "spec.ports[0].name: name is required", NULL },
         { OBJ("ServiceEntry", "{hosts: [a.b], ports: [{number: 80, name: a, protocol: HTTPX}]}"), "\"HTTPX\" is not a protocol", NULL },
-        { OBJ("ServiceEntry", "{hosts: [a.b], ports: [{number: 80, name: a, protocol: HTTP}, {number: 80, name: b, protocol: HTTP}]}"), "\"80\" is there twice", NULL },
+        { OBJ("ServiceEntry", "{hosts: [a.b], ports: [{number: 80, name: a, protocol: HTTP}, {number: 80, name: b, protocol: HTTP}]}"),
+          "\"80\" is there twice", NULL },
         { OBJ("ServiceEntry", "{hosts: [a.b], ports: [{number: 80, name: a, protocol: TCP}]}"), NULL, "without spec.addresses" },
         { OBJ("ServiceEntry", "{hosts: [a.b]}"), NULL, "no port: nothing is admitted" },
         { SE("resolution: DNZ"), "(did you mean \"DNS\"?)", NULL },
         { SE("resolution: STATIC"), "resolution STATIC needs endpoints", NULL },
         { SE("resolution: STATIC, endpoints: [{address: b.example}]"), "is no IP address, which resolution STATIC needs", NULL },
         { SE("endpoints: [{address: 192.0.2.1}]"), "endpoints are not used with resolution NONE", NULL },
-        { SE("resolution: STATIC, endpoints: [{address: 192.0.2.1, ports: {httpp: 80}}]"), "names \"httpp\", which spec.ports does not have", NULL },
+        { SE("resolution: STATIC, endpoints: [{address: 192.0.2.1, ports: {httpp: 80}}]"),
+          "names \"httpp\", which spec.ports does not have", NULL },
         { SE("resolution: DNS, addresses: [192.0.2.0/33]"), "is not an IP address or a network", NULL },
         { SE("resolution: DNS, addresses: [192.0.2.0/24]"), "is for resolution NONE or STATIC only", NULL },
         { SE("resolution: DNS_ROUND_ROBIN, endpoints: [{address: a.b}, {address: c.d}]"), "at most one endpoint", NULL },
-        { OBJ("ServiceEntry", "{hosts: ['*.a.b'], resolution: DNS, ports: [{number: 80, name: a, protocol: HTTP}]}"), "cannot be resolved by DNS", NULL },
+        { OBJ("ServiceEntry", "{hosts: ['*.a.b'], resolution: DNS, ports: [{number: 80, name: a, protocol: HTTP}]}"),
+          "cannot be resolved by DNS", NULL },
         { SE("exportTo: ['a b']"), "is not a namespace", NULL },
         /* Gateway */
         { OBJ("Gateway", "{selector: {a: b}}"), "spec.servers: servers is required", NULL },
@@ -57,9 +64,11 @@ static const struct row {
         { GW("{port: {number: 80, name: a}, hosts: ['*']}"), "protocol is required", NULL },
         { GW("{port: {number: 443, name: a, protocol: TLS}, hosts: ['*']}"), "needs tls", NULL },
         { GW("{port: {number: 443, name: a, protocol: HTTPS}, hosts: ['*'], tls: {mode: SIMPLE}}"), "needs credentialName", NULL },
-        { GW("{port: {number: 80, name: a, protocol: HTTP}, hosts: ['*'], tls: {mode: PASSTHROUGH}}"), "has no meaning for protocol HTTP", NULL },
+        { GW("{port: {number: 80, name: a, protocol: HTTP}, hosts: ['*'], tls: {mode: PASSTHROUGH}}"), "has no meaning for protocol HTTP",
+          NULL },
         { GW("{port: {number: 80, name: a, protocol: HTTP}, hosts: ['a/b/c']}"), "is not a host", NULL },
-        { GW("{port: {number: 80, name: a, protocol: HTTP}, hosts: ['*']}, {port: {number: 81, name: a, protocol: HTTP}, hosts: ['*']}"), "must differ", NULL },
+        { GW("{port: {number: 80, name: a, protocol: HTTP}, hosts: ['*']}, {port: {number: 81, name: a, protocol: HTTP}, hosts: ['*']}"),
+          "must differ", NULL },
         /* VirtualService */
         { OBJ("VirtualService", "{http: [{" ROUTE "}], gateways: [g]}"), "spec.hosts: at least one host is needed", NULL },
         { OBJ("VirtualService", "{hosts: ['*'], http: [{" ROUTE "}]}"), "\"*\" cannot be bound to \"mesh\"", NULL },
@@ -75,7 +84,8 @@ static const struct row {
         { VS("http: [{timeout: 999999999999h, " ROUTE "}]"), "longer than ten thousand years", NULL },
         { VS("http: [{timeout: 87600h, " ROUTE "}]"), NULL, "more than a year: is the unit right?" },
         { VS("http: [{retries: {attempts: -1}, " ROUTE "}]"), "whole number from 0", NULL },
-        { VS("http: [{retries: {attempts: 1, retryOn: 'gateway-error,6xx'}, " ROUTE "}]"), "\"6xx\" is neither a retry condition nor a status code", NULL },
+        { VS("http: [{retries: {attempts: 1, retryOn: 'gateway-error,6xx'}, " ROUTE "}]"),
+          "\"6xx\" is neither a retry condition nor a status code", NULL },
         { VS("http: [{route: [{destination: {host: b}}, {destination: {host: c}}]}]"), "no destination has a weight", NULL },
         { VS("http: [{route: [{destination: {host: b}, weight: 1}, {destination: {host: c}}]}]"), NULL, "gets nothing" },
         { VS("http: [{redirect: {redirectCode: 200, uri: /}}]"), "must be 301, 302, 303, 307 or 308, not 200", NULL },
@@ -169,8 +179,11 @@ static void test_places(void **state)
 
         arena_init(&a, 4096);
         diags_init(&d);
-        mesh_validate(parse("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x, namespace: ns}\nspec:\n  hosts: [a.b]\n"
-                            "  http:\n  - timeout: soon\n    route: [{destination: {host: b}}]\n", &a, &d), STR("vs.yaml"), &d);
+        mesh_validate(parse("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x, namespace: ns}\nspec:\n  hosts: "
+                            "[a.b]\n"
+                            "  http:\n  - timeout: soon\n    route: [{destination: {host: b}}]\n",
+                            &a, &d),
+                      STR("vs.yaml"), &d);
         diag_format(&d.v[0], &b);
         assert_non_null(strstr(buf_z(&b), "vs.yaml:7:14: "));
         assert_non_null(strstr(buf_z(&b), "spec.http[0].timeout"));
@@ -185,8 +198,10 @@ static const struct {
         { VS("http: [{mirror: {host: c}, " ROUTE "}]"), "spec.http[0].mirror", "mirror is not in this release: requests are not mirrored" },
         { VS("http: [{fault: {abort: {httpStatus: 500}}, " ROUTE "}]"), "spec.http[0].fault", "no fault is injected" },
         { DR("trafficPolicy: {outlierDetection: {interval: 1s}}"), "spec.trafficPolicy.outlierDetection", "no host is ejected" },
-        { DR("subsets: [{name: a, trafficPolicy: {tls: {mode: SIMPLE}}}]"), "spec.subsets[0].trafficPolicy.tls.mode", "mode SIMPLE is not in this release" },
-        { GW("{port: {number: 443, name: a, protocol: HTTPS}, hosts: ['*'], tls: {mode: SIMPLE, credentialName: c}}"), "spec.servers[0].tls.mode", "the server does not listen" },
+        { DR("subsets: [{name: a, trafficPolicy: {tls: {mode: SIMPLE}}}]"), "spec.subsets[0].trafficPolicy.tls.mode",
+          "mode SIMPLE is not in this release" },
+        { GW("{port: {number: 443, name: a, protocol: HTTPS}, hosts: ['*'], tls: {mode: SIMPLE, credentialName: c}}"),
+          "spec.servers[0].tls.mode", "the server does not listen" },
         { SE("resolution: DYNAMIC_DNS"), "spec.resolution", "it is treated as NONE" },
         { OBJ("Sidecar", "{ingress: [{port: {number: 80}}]}"), "spec.ingress", "inbound listeners follow the Services" },
         { MESH("h2UpgradePolicy: UPGRADE"), "h2UpgradePolicy", "it has no effect" },
@@ -218,7 +233,8 @@ static void test_unsupported(void **state)
 
 int main(void)
 {
-        const struct CMUnitTest tests[] = { cmocka_unit_test(test_rows), cmocka_unit_test(test_places), cmocka_unit_test(test_unsupported) };
+        const struct CMUnitTest tests[] = { cmocka_unit_test(test_rows), cmocka_unit_test(test_places),
+                                            cmocka_unit_test(test_unsupported) };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

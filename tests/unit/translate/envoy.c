@@ -51,7 +51,8 @@ static void adapt_chain(struct world *w, const struct translate_config *c, struc
                         continue;
                 rc = world_get(w, c, TRANSLATE_ROUTES, arena_cstr(&w->arena, pb_get_str(rds, "routeConfigName", STR(""))));
                 if (!rc)
-                        fail_msg("listener asks for route table " STR_FMT ", which is not there", STR_ARG(pb_get_str(rds, "routeConfigName", STR(""))));
+                        fail_msg("listener asks for route table " STR_FMT ", which is not there",
+                                 STR_ARG(pb_get_str(rds, "routeConfigName", STR(""))));
                 pb_del(config, "rds");
                 pb_put(&w->arena, config, STR("routeConfig"), pb_to_node(rc, &w->arena));
         }
@@ -83,8 +84,8 @@ static struct pb_node *clusters(struct world *w, const struct translate_config *
                 without_istio(pb_get(m, "filters"));
                 pb_push(&w->arena, list, m);
         }
-        assert_true(pb_parse_yaml(STR("{name: ads, connectTimeout: 1s, type: STATIC, http2ProtocolOptions: {}}"), STR("ads"), &w->arena, &docs, &n,
-                                  &w->diags));
+        assert_true(pb_parse_yaml(STR("{name: ads, connectTimeout: 1s, type: STATIC, http2ProtocolOptions: {}}"), STR("ads"), &w->arena,
+                                  &docs, &n, &w->diags));
         ads = docs[0];
         pb_push(&w->arena, list, ads);
         return list;
@@ -92,7 +93,8 @@ static struct pb_node *clusters(struct world *w, const struct translate_config *
 
 void envoy_validates(struct world *w, const struct translate_config *c, const char *title)
 {
-        static const char dynamic[] = "{adsConfig: {apiType: GRPC, transportApiVersion: V3, grpcServices: [{envoyGrpc: {clusterName: ads}}]}}";
+        static const char dynamic[] =
+                "{adsConfig: {apiType: GRPC, transportApiVersion: V3, grpcServices: [{envoyGrpc: {clusterName: ads}}]}}";
         struct pb_node *root = pb_new(&w->arena, PB_MAP, STR("")), *resources = pb_new(&w->arena, PB_MAP, STR("")), **docs;
         struct buf json = BUF_INIT, said = BUF_INIT;
         char path[] = "/tmp/postern-test-XXXXXX", name[64], command[2048];
@@ -112,7 +114,8 @@ void envoy_validates(struct world *w, const struct translate_config *c, const ch
         pb_node_json(root, &json);
         snprintf(name, sizeof(name), "%s.json", path);
         assert_int_equal(buf_write_file(&json, name, 0600), 0);
-        snprintf(command, sizeof(command), "%s --mode validate --log-level error --service-node n --service-cluster c -c %s 2>&1", envoy_path(), name);
+        snprintf(command, sizeof(command), "%s --mode validate --log-level error --service-node n --service-cluster c -c %s 2>&1",
+                 envoy_path(), name);
         p = popen(command, "r");
         assert_non_null(p);
         buf_reserve(&said, 65536);

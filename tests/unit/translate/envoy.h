@@ -4,7 +4,7 @@
 
 #include "world.h"
 
-const char *envoy_path(void);           /* $POSTERN_ENVOY, else in PATH, else /opt/peers/bin/envoy; NULL: not here */
+const char *envoy_path(void); /* $POSTERN_ENVOY, else in PATH, else /opt/peers/bin/envoy; NULL: not here */
 /* Runs it with --mode validate; fails the test with what it says. */
 void envoy_validates(struct world *w, const struct translate_config *c, const char *title);
 

@@ -47,7 +47,7 @@ static void test_same_input_same_bytes(void **state)
         for (unsigned i = 0; i < 50; i++)
                 entry(&x, i, 80);
         for (unsigned i = 50; i-- > 0;)
-                entry(&y, i, 80);       /* another order of arrival */
+                entry(&y, i, 80); /* another order of arrival */
         a = world_build(&x, &x.sidecar);
         b = world_build(&y, &y.sidecar);
         assert_same(a, b);
@@ -74,13 +74,13 @@ static void test_a_change_costs_itself(void **state)
         /* Two clusters, a virtual host, a filter chain, and the listener they are joined into; the route table's bytes are the same. */
         assert_in_range(after.parts_made - before.parts_made, 1, 6);
         assert_true(a->of[TRANSLATE_ENDPOINTS].hash == b->of[TRANSLATE_ENDPOINTS].hash);
-        assert_true(a->of[TRANSLATE_ROUTES].hash == b->of[TRANSLATE_ROUTES].hash);      /* the port behind a cluster is not in it */
+        assert_true(a->of[TRANSLATE_ROUTES].hash == b->of[TRANSLATE_ROUTES].hash); /* the port behind a cluster is not in it */
         assert_true(a->of[TRANSLATE_CLUSTERS].hash != b->of[TRANSLATE_CLUSTERS].hash);
         world_init(&fresh, false);
         for (unsigned i = 0; i < 200; i++)
                 entry(&fresh, i, i == 77 ? 8080 : 80);
         c = world_build(&fresh, &fresh.sidecar);
-        assert_same(b, c);              /* made piece by piece or at once: no difference */
+        assert_same(b, c); /* made piece by piece or at once: no difference */
         translate_config_unref(a);
         translate_config_unref(b);
         translate_config_unref(c);
@@ -116,6 +116,7 @@ static void test_proxies_share(void **state)
         struct world w;
         struct translate_proxy other;
         struct translate_config *a, *b;
+        struct mesh_label labels[] = { { STR("app"), STR("curl") }, { STR("statefulset.kubernetes.io/pod-name"), STR("curl-2") } };
 
         world_init(&w, false);
         for (unsigned i = 0; i < 20; i++)
@@ -123,6 +124,7 @@ static void test_proxies_share(void **state)
         other = w.sidecar;
         other.id = STR("curl-2.curl");
         other.ip = STR("10.244.0.99");
+        other.labels = (struct mesh_labels){ labels, 2 }; /* nothing selects by the second one */
         a = world_build(&w, &w.sidecar);
         b = world_build(&w, &other);
         for (int t = 0; t < TRANSLATE_TYPES; t++) {
@@ -144,8 +146,8 @@ static void test_sweep_forgets(void **state)
         world_init(&w, false);
         for (unsigned i = 0; i < 1000; i++)
                 entry(&w, i, 80);
-        c = world_build(&w, &w.sidecar);
-        translate_config_unref(c);
+        translate_config_unref(world_build(&w, &w.sidecar));
+        translate_config_unref(world_build(&w, &w.gateway)); /* once, and never again */
         translator_get_stats(w.translator, &full);
         for (unsigned i = 0; i < 1000; i++) {
                 char name[16];
@@ -155,7 +157,10 @@ static void test_sweep_forgets(void **state)
         }
         c = world_build(&w, &w.sidecar);
         assert_null(translate_find(c, TRANSLATE_CLUSTERS, STR("outbound|80||h1.example")));
-        translator_sweep(w.translator);
+        for (unsigned i = 0; i < 10; i++) {
+                translate_config_unref(world_build(&w, &w.sidecar));
+                translator_sweep(w.translator);
+        }
         translator_get_stats(w.translator, &swept);
         assert_true(full.parts_kept > 4000);
         assert_true(swept.parts_kept < 40);
@@ -193,7 +198,7 @@ static void test_mesh_config_takes_effect(void **state)
         assert_non_null(strstr(buf_z(&json), "\"randomSampling\":{\"value\":50}"));
         assert_non_null(strstr(buf_z(&json), "\"mergeSlashes\":true"));
         assert_non_null(strstr(buf_z(&json), "UNESCAPE_AND_FORWARD"));
-        assert_non_null(strstr(buf_z(&json), "PassthroughCluster"));    /* ALLOW_ANY is the default */
+        assert_non_null(strstr(buf_z(&json), "PassthroughCluster")); /* ALLOW_ANY is the default */
         buf_fini(&json);
         translate_config_unref(c);
         world_fini(&w);
@@ -226,8 +231,12 @@ static void test_node_ids(void **state)
                 const char *id;
                 bool good;
         } ids[] = {
-                { "sidecar~10.0.0.1~a.b~b.svc.cluster.local", true }, { "router~10.0.0.1~a.b~b.svc.cluster.local", true },
-                { "", false },  { "sidecar", false }, { "waypoint~10.0.0.1~a.b~d", false }, { "sidecar~10.0.0.1~a~d", false },
+                { "sidecar~10.0.0.1~a.b~b.svc.cluster.local", true },
+                { "router~10.0.0.1~a.b~b.svc.cluster.local", true },
+                { "", false },
+                { "sidecar", false },
+                { "waypoint~10.0.0.1~a.b~d", false },
+                { "sidecar~10.0.0.1~a~d", false },
                 { "sidecar~~~", false },
         };
 
@@ -250,10 +259,15 @@ static void test_node_ids(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_same_input_same_bytes), cmocka_unit_test(test_a_change_costs_itself),
-                cmocka_unit_test(test_endpoints_touch_only_endpoints), cmocka_unit_test(test_proxies_share),
-                cmocka_unit_test(test_sweep_forgets), cmocka_unit_test(test_config_outlives_everything),
-                cmocka_unit_test(test_mesh_config_takes_effect), cmocka_unit_test(test_both_families), cmocka_unit_test(test_node_ids),
+                cmocka_unit_test(test_same_input_same_bytes),
+                cmocka_unit_test(test_a_change_costs_itself),
+                cmocka_unit_test(test_endpoints_touch_only_endpoints),
+                cmocka_unit_test(test_proxies_share),
+                cmocka_unit_test(test_sweep_forgets),
+                cmocka_unit_test(test_config_outlives_everything),
+                cmocka_unit_test(test_mesh_config_takes_effect),
+                cmocka_unit_test(test_both_families),
+                cmocka_unit_test(test_node_ids),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

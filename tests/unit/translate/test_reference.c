@@ -1,7 +1,8 @@
-/* Our output beside that of a real istiod for the same input: listener by listener, route by route, cluster by cluster, endpoint by endpoint.
- * Every difference that is meant is in the table below with its reason; any other fails the test.
+/* Our output beside that of a real istiod for the same input: listener by listener, route by route, cluster by cluster, endpoint by
+ * endpoint. Every difference that is meant is in the table below with its reason; any other fails the test.
  *
- * The reference is a folder of facts beside the source tree ($POSTERN_REFERENCE, else ../shared/reference); without it the test is skipped. */
+ * The reference is a folder of facts beside the source tree ($POSTERN_REFERENCE, else ../shared/reference); without it the test is skipped.
+ */
 #include "world.h"
 
 #include "envoy/cluster.pb-c.h"
@@ -99,7 +100,8 @@ static const struct {
 } intended[] = {
         { true, "Cluster.transport_socket_matches", "the mesh's own TLS waits for workload certificates", drop_transport_sockets },
         { true, "Listener.filter_chains[] with a transport_socket", "so do the inbound chains that terminate it", drop_tls_chains },
-        { false, "metadata.filter_metadata.postern", "ours says why a connection or a request goes nowhere; a stock Envoy ignores it", drop_reasons },
+        { false, "metadata.filter_metadata.postern", "ours says why a connection or a request goes nowhere; a stock Envoy ignores it",
+          drop_reasons },
 };
 
 static char *root;
@@ -133,13 +135,13 @@ static void each_message(ProtobufCMessage *m, void (*fn)(ProtobufCMessage *m))
         }
 }
 
-static struct world *any_world;         /* whose arena the content of an Any goes to */
+static struct world *any_world; /* whose arena the content of an Any goes to */
 
 static void in_any(Gp__Any *any, void (*fn)(ProtobufCMessage *m))
 {
         struct buf b = BUF_INIT;
-        ProtobufCMessage *m = pb_unpack_any(str_of(any->type_url), str_make((char *)any->value.data, any->value.len), &any_world->arena, NULL,
-                                            &any_world->diags);
+        ProtobufCMessage *m = pb_unpack_any(str_of(any->type_url), str_make((char *)any->value.data, any->value.len), &any_world->arena,
+                                            NULL, &any_world->diags);
 
         assert_non_null(m);
         fn(m);
@@ -162,9 +164,10 @@ static void drop_zeros(ProtobufCMessage *m)
                 char *at = (char *)m + f->offset;
                 protobuf_c_boolean *has = (protobuf_c_boolean *)((char *)m + f->quantifier_offset);
                 static const char zero[8];
-                size_t size = f->type == PROTOBUF_C_TYPE_BOOL                                                                      ? sizeof(protobuf_c_boolean)
-                              : f->type == PROTOBUF_C_TYPE_INT32 || f->type == PROTOBUF_C_TYPE_UINT32 || f->type == PROTOBUF_C_TYPE_ENUM ? 4
-                                                                                                                                   : 8;
+                size_t size = f->type == PROTOBUF_C_TYPE_BOOL ? sizeof(protobuf_c_boolean)
+                              : f->type == PROTOBUF_C_TYPE_INT32 || f->type == PROTOBUF_C_TYPE_UINT32 || f->type == PROTOBUF_C_TYPE_ENUM
+                                      ? 4
+                                      : 8;
 
                 if (f->label == PROTOBUF_C_LABEL_REPEATED || f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF || f->type == PROTOBUF_C_TYPE_MESSAGE ||
                     f->type == PROTOBUF_C_TYPE_BYTES)
@@ -208,13 +211,14 @@ static void drop_reasons(ProtobufCMessage *m)
                         continue;
                 md = *at;
                 if (md->n_filter_metadata && strcmp(md->filter_metadata[md->n_filter_metadata - 1]->key, "postern") == 0)
-                        md->n_filter_metadata--;        /* sorted: it is the last */
+                        md->n_filter_metadata--; /* sorted: it is the last */
                 if (!md->n_filter_metadata)
                         *at = NULL;
         }
 }
 
-/* --- Comparison ------------------------------------------------------------------------------------------------------------------------ */
+/* --- Comparison ------------------------------------------------------------------------------------------------------------------------
+ */
 
 struct report {
         const char *where;
@@ -257,7 +261,8 @@ static ProtobufCMessage *from_reference(struct world *w, enum translate_type typ
         return m;
 }
 
-static void compare(struct world *w, const struct translate_config *c, enum translate_type type, const struct pb_node *list, struct report *r)
+static void compare(struct world *w, const struct translate_config *c, enum translate_type type, const struct pb_node *list,
+                    struct report *r)
 {
         char where[512];
         const char *prefix = r->where;
@@ -313,12 +318,12 @@ static void test_scenario(void **state)
 
                         snprintf(where, sizeof(where), "%s/%s/%s", scenarios[index].name, who ? "egressgateway" : "sidecar", files[f].file);
                         r.where = where;
-                        compare(&w, c, files[f].type, read_reference(&w, scenarios[index].name, who ? "egressgateway" : "sidecar", files[f].file), &r);
+                        compare(&w, c, files[f].type,
+                                read_reference(&w, scenarios[index].name, who ? "egressgateway" : "sidecar", files[f].file), &r);
                 }
                 translate_config_unref(c);
         }
-        if (r.unexpected)
-                {
+        if (r.unexpected) {
                 fprintf(stderr, "%s", buf_z(&r.text));
                 fail_msg("%zu differences that are not in the table", r.unexpected);
         }
@@ -329,8 +334,15 @@ static void test_scenario(void **state)
 /* The schema holds every field that a real istiod uses, later scenarios included: nothing is unknown, and what is read is written again. */
 static void test_schema(void **state)
 {
-        static const char *const all[] = { "0-registry-only", "0-allow-any", "1-service-entry", "2-http", "3-passthrough", "4-tls-origination-as-written",
-                                           "4-tls-origination-fixed-protocol-only", "4-tls-origination-fixed", "5-mtls-origination" };
+        static const char *const all[] = { "0-registry-only",
+                                           "0-allow-any",
+                                           "1-service-entry",
+                                           "2-http",
+                                           "3-passthrough",
+                                           "4-tls-origination-as-written",
+                                           "4-tls-origination-fixed-protocol-only",
+                                           "4-tls-origination-fixed",
+                                           "5-mtls-origination" };
         struct world w;
 
         any_world = &w;

@@ -107,8 +107,8 @@ void world_init(struct world *w, bool allow_any)
         world_apply(w, text);
         world_apply(w, base);
         proxy(w, &w->sidecar, "sidecar~10.244.0.8~curl.curl~curl.svc.cluster.local", "curl", "app", "curl");
-        proxy(w, &w->gateway, "router~10.244.0.6~istio-egressgateway-1.istio-system~istio-system.svc.cluster.local", "istio-system", "istio",
-              "egressgateway");
+        proxy(w, &w->gateway, "router~10.244.0.6~istio-egressgateway-1.istio-system~istio-system.svc.cluster.local", "istio-system",
+              "istio", "egressgateway");
 }
 
 void world_fini(struct world *w)

@@ -9,7 +9,7 @@ struct world {
         struct arena arena;
         struct diags diags;
         struct translator *translator;
-        struct mesh_snapshot *snap;     /* of the last world_build() */
+        struct mesh_snapshot *snap; /* of the last world_build() */
         struct translate_proxy sidecar, gateway;
 };
 
