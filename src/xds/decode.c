@@ -84,7 +84,7 @@ bool xds_decode_resource(struct xds_resource *r, enum xds_type t, struct arena *
 }
 
 /* Fills r from an Any. False: this is not of the type. */
-static bool from_any(const Google__Protobuf__Any *any, enum xds_type t, struct arena *a, struct xds_resource *r, struct diags *d)
+static bool from_any(const Gp__Any *any, enum xds_type t, struct arena *a, struct xds_resource *r, struct diags *d)
 {
         struct str url = str_of(any && any->type_url ? any->type_url : "");
         struct str value = any && any->value.data ? str_make((const char *)any->value.data, any->value.len) : STR("");
