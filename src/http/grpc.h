@@ -46,6 +46,8 @@ struct grpc_ops {
 struct grpc_opts {
         size_t max_message_bytes;               /* received; 0: 64 MiB; larger ends the call with RESOURCE_EXHAUSTED */
         unsigned timeout_ms;                    /* client: sent as grpc-timeout and enforced here; 0: none */
+        const struct http_hdr *headers;         /* client: further request headers (names in lower case) */
+        unsigned nheaders;
 };
 
 /* A client call on an HTTP/2 client connection: `path` is "/package.Service/Method", `authority` the server's name. NULL when the

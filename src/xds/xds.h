@@ -66,9 +66,9 @@ struct xds_client_opts {
         const Xds__Node *node;                  /* borrowed until xds_client_free() */
         bool delta;
         struct str state_path;                  /* where the last known good is kept; empty: nowhere */
-        const struct { struct str name, value; } *metadata;     /* initial_metadata: further request headers */
+        const struct xds_metadata { struct str name, value; } *metadata;        /* initial_metadata: further request headers */
         unsigned nmetadata;
-        unsigned keepalive_ms;                  /* HTTP/2 ping when nothing came for so long; 0: 30 s */
+        unsigned keepalive_ms;                  /* the peer is probed (by TCP) when nothing came for so long; 0: 30 s */
 };
 
 /* Connects, and keeps connecting (0.5 s doubling to 30 s, with jitter). The sink is first called from the loop, never from inside. */
