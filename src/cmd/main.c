@@ -2,12 +2,13 @@
 #include "base/buf.h"
 #include "base/mem.h"
 #include "cmd/cmd.h"
+#include "cmd/shell.h"
 
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
-extern const struct cmd cmd_apiserver, cmd_help_cmd;
+extern const struct cmd cmd_up, cmd_down, cmd_status, cmd_install, cmd_shell, cmd_supervise, cmd_node, cmd_shim, cmd_internet, cmd_apiserver, cmd_help_cmd;
 
 static const struct cmd_opt help_opts[] = {
         { "man", 0, NULL, "print the man page (roff) instead", false },
@@ -48,7 +49,7 @@ const struct cmd cmd_help_cmd = {
 };
 
 const struct cmd *const cmd_all[] = {
-        &cmd_apiserver,
+        &cmd_up, &cmd_down, &cmd_status, &cmd_install, &cmd_shell, &cmd_supervise, &cmd_node, &cmd_shim, &cmd_internet, &cmd_apiserver,
         &cmd_help_cmd,
         NULL,
 };
@@ -68,6 +69,10 @@ int main(int argc, char **argv)
 
         base = base ? base + 1 : argv[0];
         signal(SIGPIPE, SIG_IGN);
+        if (strcmp(base, "kind") == 0)
+                return shell_as_kind(argc, argv);
+        if (strcmp(base, "istioctl") == 0)
+                return shell_as_istioctl(argc, argv);
         if (argc < 2) {
                 top_help(stderr);
                 return CMD_USAGE;
