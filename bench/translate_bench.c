@@ -15,8 +15,10 @@ static void set_entry(struct mesh *m, unsigned i, unsigned target)
         struct pb_node **docs;
         size_t n;
         int len = snprintf(text, sizeof(text),
-                           "{\"apiVersion\":\"networking.istio.io/v1\",\"kind\":\"ServiceEntry\",\"metadata\":{\"name\":\"entry-%u\",\"namespace\":\"default\"},"
-                           "\"spec\":{\"hosts\":[\"host-%u.example.com\"],\"resolution\":\"DNS\",\"ports\":[{\"number\":80,\"name\":\"http\",\"protocol\":"
+                           "{\"apiVersion\":\"networking.istio.io/"
+                           "v1\",\"kind\":\"ServiceEntry\",\"metadata\":{\"name\":\"entry-%u\",\"namespace\":\"default\"},"
+                           "\"spec\":{\"hosts\":[\"host-%u.example.com\"],\"resolution\":\"DNS\",\"ports\":[{\"number\":80,\"name\":"
+                           "\"http\",\"protocol\":"
                            "\"HTTP\"},{\"number\":443,\"name\":\"tls\",\"protocol\":\"TLS\",\"targetPort\":%u}]}}",
                            i, i, target);
 
@@ -52,8 +54,13 @@ static void run(unsigned n)
 {
         struct mesh *m = mesh_new();
         struct translator *t = translator_new();
-        struct translate_proxy one = { .role = TRANSLATE_SIDECAR, .id = STR("curl.curl"), .ip = STR("10.244.0.8"), .ns = STR("curl"),
-                                       .domain = STR("curl.svc.cluster.local"), .ipv4 = true }, two = one;
+        struct translate_proxy one = { .role = TRANSLATE_SIDECAR,
+                                       .id = STR("curl.curl"),
+                                       .ip = STR("10.244.0.8"),
+                                       .ns = STR("curl"),
+                                       .domain = STR("curl.svc.cluster.local"),
+                                       .ipv4 = true },
+                               two = one;
         struct mesh_snapshot *s;
         struct translate_config *c, *again;
         struct translator_stats before, after;
@@ -80,7 +87,8 @@ static void run(unsigned n)
         at = clock_mono_ns();
         translate_config_unref(translate_build(t, s, &two, NULL));
         other = ms_since(at);
-        printf("%6u entries: read %8.2f ms, translate %8.2f ms (%5.2f us an entry), %10zu bytes; one changed %7.2f ms (%llu parts made, %llu reused); "
+        printf("%6u entries: read %8.2f ms, translate %8.2f ms (%5.2f us an entry), %10zu bytes; one changed %7.2f ms (%llu parts made, "
+               "%llu reused); "
                "a second proxy %6.2f ms\n",
                n, load, full, full * 1000 / n, bytes_of(c), again_ms, (unsigned long long)(after.parts_made - before.parts_made),
                (unsigned long long)(after.parts_reused - before.parts_reused), other);

@@ -4,8 +4,13 @@
 static void build(struct translator *t, struct mesh_snapshot *s, bool gateway)
 {
         struct mesh_label label = { STR("app"), STR("a") };
-        struct translate_proxy p = { .role = gateway ? TRANSLATE_ROUTER : TRANSLATE_SIDECAR, .id = STR("a.n"), .ip = STR("10.0.0.1"), .ns = STR("n"),
-                                     .domain = STR("n.svc.cluster.local"), .labels = { &label, 1 }, .ipv4 = true };
+        struct translate_proxy p = { .role = gateway ? TRANSLATE_ROUTER : TRANSLATE_SIDECAR,
+                                     .id = STR("a.n"),
+                                     .ip = STR("10.0.0.1"),
+                                     .ns = STR("n"),
+                                     .domain = STR("n.svc.cluster.local"),
+                                     .labels = { &label, 1 },
+                                     .ipv4 = true };
         struct diags d;
 
         diags_init(&d);

@@ -23,6 +23,7 @@ static const struct row {
         const char *error;   /* a part of it; NULL: none */
         const char *warning; /* likewise */
 } rows[] = {
+        /* clang-format off */
         /* good ones */
         { SE("resolution: DNS"), NULL, NULL },
         { VS("http: [{" ROUTE "}]"), NULL, NULL },
@@ -32,31 +33,24 @@ static const struct row {
         { MESH("accessLogFile: /dev/stdout"), NULL, NULL },
         /* ServiceEntry */
         { OBJ("ServiceEntry", "{ports: [{number: 80, name: a, protocol: HTTP}]}"), "spec.hosts: hosts is required", NULL },
-        { OBJ("ServiceEntry", "{hosts: ['*'], ports: [{number: 80, name: a, protocol: HTTP}]}"),
-          "spec.hosts[0]: \"*\" alone is not allowed", NULL },
-        { OBJ("ServiceEntry", "{hosts: ['a..b'], ports: [{number: 80, name: a, protocol: HTTP}]}"), "spec.hosts[0]: \"a..b\" is not a host",
-          NULL },
-        { OBJ("ServiceEntry", "{hosts: [a.b], ports: [{number: 0, name: a, protocol: HTTP}]}"),
-          "spec.ports[0].number: a port must be between 1 and 65535, not 0", NULL },
-        { OBJ("ServiceEntry", "{hosts: [a.b], ports: [{number: 70000, name: a, protocol: HTTP}]}"),
-          "must be between 1 and 65535, not 70000", NULL },
+        { OBJ("ServiceEntry", "{hosts: ['*'], ports: [{number: 80, name: a, protocol: HTTP}]}"), "spec.hosts[0]: \"*\" alone is not allowed", NULL },
+        { OBJ("ServiceEntry", "{hosts: ['a..b'], ports: [{number: 80, name: a, protocol: HTTP}]}"), "spec.hosts[0]: \"a..b\" is not a host", NULL },
+        { OBJ("ServiceEntry", "{hosts: [a.b], ports: [{number: 0, name: a, protocol: HTTP}]}"), "spec.ports[0].number: a port must be between 1 and 65535, not 0", NULL },
+        { OBJ("ServiceEntry", "{hosts: [a.b], ports: [{number: 70000, name: a, protocol: HTTP}]}"), "must be between 1 and 65535, not 70000", NULL },
         { OBJ("ServiceEntry", "{hosts: [a.b], ports: [{number: 80, protocol: HTTP}]}"), "spec.ports[0].name: name is required", NULL },
         { OBJ("ServiceEntry", "{hosts: [a.b], ports: [{number: 80, name: a, protocol: HTTPX}]}"), "\"HTTPX\" is not a protocol", NULL },
-        { OBJ("ServiceEntry", "{hosts: [a.b], ports: [{number: 80, name: a, protocol: HTTP}, {number: 80, name: b, protocol: HTTP}]}"),
-          "\"80\" is there twice", NULL },
+        { OBJ("ServiceEntry", "{hosts: [a.b], ports: [{number: 80, name: a, protocol: HTTP}, {number: 80, name: b, protocol: HTTP}]}"), "\"80\" is there twice", NULL },
         { OBJ("ServiceEntry", "{hosts: [a.b], ports: [{number: 80, name: a, protocol: TCP}]}"), NULL, "without spec.addresses" },
         { OBJ("ServiceEntry", "{hosts: [a.b]}"), NULL, "no port: nothing is admitted" },
         { SE("resolution: DNZ"), "(did you mean \"DNS\"?)", NULL },
         { SE("resolution: STATIC"), "resolution STATIC needs endpoints", NULL },
         { SE("resolution: STATIC, endpoints: [{address: b.example}]"), "is no IP address, which resolution STATIC needs", NULL },
         { SE("endpoints: [{address: 192.0.2.1}]"), "endpoints are not used with resolution NONE", NULL },
-        { SE("resolution: STATIC, endpoints: [{address: 192.0.2.1, ports: {httpp: 80}}]"),
-          "names \"httpp\", which spec.ports does not have", NULL },
+        { SE("resolution: STATIC, endpoints: [{address: 192.0.2.1, ports: {httpp: 80}}]"), "names \"httpp\", which spec.ports does not have", NULL },
         { SE("resolution: DNS, addresses: [192.0.2.0/33]"), "is not an IP address or a network", NULL },
         { SE("resolution: DNS, addresses: [192.0.2.0/24]"), "is for resolution NONE or STATIC only", NULL },
         { SE("resolution: DNS_ROUND_ROBIN, endpoints: [{address: a.b}, {address: c.d}]"), "at most one endpoint", NULL },
-        { OBJ("ServiceEntry", "{hosts: ['*.a.b'], resolution: DNS, ports: [{number: 80, name: a, protocol: HTTP}]}"),
-          "cannot be resolved by DNS", NULL },
+        { OBJ("ServiceEntry", "{hosts: ['*.a.b'], resolution: DNS, ports: [{number: 80, name: a, protocol: HTTP}]}"), "cannot be resolved by DNS", NULL },
         { SE("exportTo: ['a b']"), "is not a namespace", NULL },
         /* Gateway */
         { OBJ("Gateway", "{selector: {a: b}}"), "spec.servers: servers is required", NULL },
@@ -64,11 +58,9 @@ static const struct row {
         { GW("{port: {number: 80, name: a}, hosts: ['*']}"), "protocol is required", NULL },
         { GW("{port: {number: 443, name: a, protocol: TLS}, hosts: ['*']}"), "needs tls", NULL },
         { GW("{port: {number: 443, name: a, protocol: HTTPS}, hosts: ['*'], tls: {mode: SIMPLE}}"), "needs credentialName", NULL },
-        { GW("{port: {number: 80, name: a, protocol: HTTP}, hosts: ['*'], tls: {mode: PASSTHROUGH}}"), "has no meaning for protocol HTTP",
-          NULL },
+        { GW("{port: {number: 80, name: a, protocol: HTTP}, hosts: ['*'], tls: {mode: PASSTHROUGH}}"), "has no meaning for protocol HTTP", NULL },
         { GW("{port: {number: 80, name: a, protocol: HTTP}, hosts: ['a/b/c']}"), "is not a host", NULL },
-        { GW("{port: {number: 80, name: a, protocol: HTTP}, hosts: ['*']}, {port: {number: 81, name: a, protocol: HTTP}, hosts: ['*']}"),
-          "must differ", NULL },
+        { GW("{port: {number: 80, name: a, protocol: HTTP}, hosts: ['*']}, {port: {number: 81, name: a, protocol: HTTP}, hosts: ['*']}"), "must differ", NULL },
         /* VirtualService */
         { OBJ("VirtualService", "{http: [{" ROUTE "}], gateways: [g]}"), "spec.hosts: at least one host is needed", NULL },
         { OBJ("VirtualService", "{hosts: ['*'], http: [{" ROUTE "}]}"), "\"*\" cannot be bound to \"mesh\"", NULL },
@@ -84,8 +76,7 @@ static const struct row {
         { VS("http: [{timeout: 999999999999h, " ROUTE "}]"), "longer than ten thousand years", NULL },
         { VS("http: [{timeout: 87600h, " ROUTE "}]"), NULL, "more than a year: is the unit right?" },
         { VS("http: [{retries: {attempts: -1}, " ROUTE "}]"), "whole number from 0", NULL },
-        { VS("http: [{retries: {attempts: 1, retryOn: 'gateway-error,6xx'}, " ROUTE "}]"),
-          "\"6xx\" is neither a retry condition nor a status code", NULL },
+        { VS("http: [{retries: {attempts: 1, retryOn: 'gateway-error,6xx'}, " ROUTE "}]"), "\"6xx\" is neither a retry condition nor a status code", NULL },
         { VS("http: [{route: [{destination: {host: b}}, {destination: {host: c}}]}]"), "no destination has a weight", NULL },
         { VS("http: [{route: [{destination: {host: b}, weight: 1}, {destination: {host: c}}]}]"), NULL, "gets nothing" },
         { VS("http: [{redirect: {redirectCode: 200, uri: /}}]"), "must be 301, 302, 303, 307 or 308, not 200", NULL },
@@ -111,6 +102,7 @@ static const struct row {
         { MESH("outboundTrafficPolicy: {mode: REGISTRY}"), "outboundTrafficPolicy.mode", NULL },
         { MESH("acessLogFile: /dev/stdout"), "(did you mean \\\"accessLogFile\\\"?)", NULL },
         { MESH("a: [b"), "data.mesh", NULL },
+        /* clang-format on */
 };
 
 static struct pb_node *parse(const char *yaml, struct arena *a, struct diags *d)
