@@ -14,7 +14,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         diags_init(&d);
         if (pb_parse_json(str_make((const char *)data, n), STR("f"), &a, &root, &d)) {
                 pb_node_json_indent(root, 1, &out);
-                if (!pb_parse_json(buf_view(&out), STR("f"), &a, &again, &d) || !pb_node_eq(root, again) || !pb_node_eq(root, pb_clone(&a, root)))
+                if (!pb_parse_json(buf_view(&out), STR("f"), &a, &again, &d) || !pb_node_eq(root, again) ||
+                    !pb_node_eq(root, pb_clone(&a, root)))
                         abort();
         } else if (!d.errors) {
                 abort();

@@ -63,7 +63,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
                 if (m)
                         check(t, m, &a);
                 else if (d.errors == errors)
-                        abort();                /* refused without a word */
+                        abort(); /* refused without a word */
         }
         diags_fini(&d);
         arena_fini(&a);

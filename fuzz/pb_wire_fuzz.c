@@ -1,4 +1,5 @@
-/* Bytes of a type (by the first byte): what unpacks, packs, compares, prints and differs from nothing; protobuf-c agrees on what we packed. */
+/* Bytes of a type (by the first byte): what unpacks, packs, compares, prints and differs from nothing; protobuf-c agrees on what we packed.
+ */
 #include "fuzz_types.h"
 #include "pb/pb.h"
 

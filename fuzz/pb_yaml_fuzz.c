@@ -11,7 +11,7 @@ static void round_trip(struct arena *a, struct diags *d, const struct pb_node *n
 
         pb_node_json(n, &json);
         if (!pb_parse_json(buf_view(&json), STR("j"), a, &plain, d))
-                abort();                        /* a key twice cannot be: the reader refused it */
+                abort(); /* a key twice cannot be: the reader refused it */
         pb_node_yaml(plain, &yaml);
         if (!pb_parse_yaml(buf_view(&yaml), STR("y"), a, &docs, &ndocs, d) || ndocs != 1 || !pb_node_eq(plain, docs[0]))
                 abort();

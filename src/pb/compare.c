@@ -229,7 +229,7 @@ static void diff_messages(struct differ *df, const ProtobufCMessage *a, const Pr
         df->depth++;
         if (pb_info(a->descriptor)->special == PB_ANY ? !diff_any(df, a, b, p) : pb_info(a->descriptor)->special && p) {
                 if (!pb_equal(a, b))
-                        say(df, p);             /* a duration differs as a whole */
+                        say(df, p); /* a duration differs as a whole */
         } else if (pb_info(a->descriptor)->special != PB_ANY) {
                 for (unsigned i = 0; i < a->descriptor->n_fields; i++)
                         diff_field(df, a, b, &a->descriptor->fields[i], p);

@@ -20,7 +20,7 @@ struct json {
                 struct str key;
                 struct pb_node key_at;
                 struct pb_node *v;
-        } *open;
+        } * open;
         size_t n_open, cap_open;
 };
 

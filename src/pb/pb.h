@@ -18,14 +18,14 @@ enum pb_kind { PB_NULL, PB_BOOL, PB_NUMBER, PB_STRING, PB_LIST, PB_MAP };
 
 struct pb_node {
         enum pb_kind kind;
-        bool quoted;                    /* the kind is what was written (JSON, YAML in quotes, pb_new()); false: a plain YAML scalar, which the
-                                           field that takes it may read as its own type (a string field takes `no` as "no") */
-        unsigned line, column;          /* from 1 */
-        struct str text;                /* BOOL, NUMBER, STRING: as written (STRING: unescaped); a YAML BOOL may be "yes" or "off", a NUMBER "0x1F" */
-        struct pb_node **v;             /* LIST: elements; MAP: values */
-        struct str *keys;               /* MAP */
-        struct pb_node *key_at;         /* MAP: nodes of the keys, for positions: n of them */
-        size_t n;                       /* the arrays are larger than n: change a map or list by pb_put() and pb_push() only */
+        bool quoted;           /* the kind is what was written (JSON, YAML in quotes, pb_new()); false: a plain YAML scalar, which the
+                                  field that takes it may read as its own type (a string field takes `no` as "no") */
+        unsigned line, column; /* from 1 */
+        struct str text;    /* BOOL, NUMBER, STRING: as written (STRING: unescaped); a YAML BOOL may be "yes" or "off", a NUMBER "0x1F" */
+        struct pb_node **v; /* LIST: elements; MAP: values */
+        struct str *keys;   /* MAP */
+        struct pb_node *key_at; /* MAP: nodes of the keys, for positions: n of them */
+        size_t n;               /* the arrays are larger than n: change a map or list by pb_put() and pb_push() only */
 };
 
 /* Reads one JSON text, or every document of a YAML stream. Nodes live in `a`. On an error: false and a diagnostic with the place.
@@ -33,17 +33,17 @@ struct pb_node {
 bool pb_parse_json(struct str text, struct str file, struct arena *a, struct pb_node **root, struct diags *d);
 bool pb_parse_yaml(struct str text, struct str file, struct arena *a, struct pb_node ***docs, size_t *ndocs, struct diags *d);
 
-struct pb_node *pb_get(const struct pb_node *map, const char *key);                     /* NULL: absent, or not a map */
-struct pb_node *pb_get_path(const struct pb_node *map, const char *dotted);             /* "metadata.name" */
+struct pb_node *pb_get(const struct pb_node *map, const char *key);         /* NULL: absent, or not a map */
+struct pb_node *pb_get_path(const struct pb_node *map, const char *dotted); /* "metadata.name" */
 struct str pb_get_str(const struct pb_node *map, const char *dotted, struct str otherwise);
 struct pb_node *pb_new(struct arena *a, enum pb_kind kind, struct str text);
-void pb_put(struct arena *a, struct pb_node *map, struct str key, struct pb_node *value);       /* replaces or appends */
+void pb_put(struct arena *a, struct pb_node *map, struct str key, struct pb_node *value); /* replaces or appends */
 void pb_put_str(struct arena *a, struct pb_node *map, const char *key, struct str value);
 bool pb_del(struct pb_node *map, const char *key);
 void pb_push(struct arena *a, struct pb_node *list, struct pb_node *value);
 struct pb_node *pb_clone(struct arena *a, const struct pb_node *n);
-bool pb_node_eq(const struct pb_node *a, const struct pb_node *b);                      /* maps: order does not matter */
-void pb_node_json(const struct pb_node *n, struct buf *out);                            /* compact */
+bool pb_node_eq(const struct pb_node *a, const struct pb_node *b); /* maps: order does not matter */
+void pb_node_json(const struct pb_node *n, struct buf *out);       /* compact */
 void pb_node_json_indent(const struct pb_node *n, unsigned indent, struct buf *out);
 void pb_node_yaml(const struct pb_node *n, struct buf *out);
 
@@ -53,7 +53,7 @@ const ProtobufCMessageDescriptor *pb_type(struct str full_name);
 const ProtobufCMessageDescriptor *pb_type_url(struct str url);
 
 enum {
-        PB_UNKNOWN_WARN = 1,            /* unknown fields are warnings and skipped, not errors */
+        PB_UNKNOWN_WARN = 1, /* unknown fields are warnings and skipped, not errors */
 };
 
 /* Makes a message of type `t` from a node. The message is allocated in `a` (never protobuf_c_message_free_unpacked() it). An Any keeps
@@ -61,7 +61,8 @@ enum {
  * path prefix ("spec"). */
 ProtobufCMessage *pb_from_node(const ProtobufCMessageDescriptor *t, const struct pb_node *n, unsigned flags, const struct diag_at *base,
                                struct arena *a, struct diags *d);
-/* Message to node tree / JSON text, proto3-JSON in lowerCamelCase; Any is expanded when its type is known, else {"@type","value":base64}. */
+/* Message to node tree / JSON text, proto3-JSON in lowerCamelCase; Any is expanded when its type is known, else {"@type","value":base64}.
+ */
 struct pb_node *pb_to_node(const ProtobufCMessage *m, struct arena *a);
 void pb_to_json(const ProtobufCMessage *m, unsigned indent, struct buf *out);
 

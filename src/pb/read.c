@@ -6,7 +6,8 @@
 
 #include <stdlib.h>
 
-static void vreport(struct pb_reader *r, enum diag_severity sev, const struct pb_node *n, const struct pb_path *p, const char *fmt, va_list ap)
+static void vreport(struct pb_reader *r, enum diag_severity sev, const struct pb_node *n, const struct pb_path *p, const char *fmt,
+                    va_list ap)
 {
         struct diag_at at = r->base ? *r->base : (struct diag_at){ 0 };
         struct buf path = BUF_INIT, text = BUF_INIT;
@@ -131,20 +132,21 @@ static const char *oneof_taken(const ProtobufCMessage *m, const struct pb_info *
 }
 
 void pb_read_field(struct pb_reader *r, ProtobufCMessage *m, const struct pb_info *ti, const ProtobufCFieldDescriptor *f,
-                       const struct pb_node *n, const struct pb_path *p)
+                   const struct pb_node *n, const struct pb_path *p)
 {
         const struct pb_info *ei = pb_field_entry(f);
         bool null_is_value = f->type == PROTOBUF_C_TYPE_MESSAGE && pb_info(f->descriptor)->special == PB_VALUE;
 
         if (n->kind == PB_NULL && !(null_is_value && f->label != PROTOBUF_C_LABEL_REPEATED))
-                return;                         /* null is absent */
+                return; /* null is absent */
         if (ei) {
                 read_map(r, m, f, ei, n, p);
                 return;
         }
         if (f->label == PROTOBUF_C_LABEL_REPEATED) {
                 if (n->kind != PB_LIST) {
-                        pb_read_error(r, n, p, "expected a list, got %s%s", pb_kind_name(n), n->kind == PB_MAP ? " (is a \"- \" missing?)" : "");
+                        pb_read_error(r, n, p, "expected a list, got %s%s", pb_kind_name(n),
+                                      n->kind == PB_MAP ? " (is a \"- \" missing?)" : "");
                         return;
                 }
                 for (size_t i = 0; i < n->n; i++)
@@ -171,8 +173,8 @@ void pb_read_field(struct pb_reader *r, ProtobufCMessage *m, const struct pb_inf
 static void unknown_field(struct pb_reader *r, const struct pb_info *ti, const struct pb_node *key, const struct pb_path *p)
 {
         const char *near = pb_read_heard(r) ? pb_field_near(ti, p->name) : NULL;
-        void (*say)(struct pb_reader *, const struct pb_node *, const struct pb_path *, const char *, ...)
-                = r->flags & PB_UNKNOWN_WARN ? pb_read_warning : pb_read_error;
+        void (*say)(struct pb_reader *, const struct pb_node *, const struct pb_path *, const char *,
+                    ...) = r->flags & PB_UNKNOWN_WARN ? pb_read_warning : pb_read_error;
 
         if (near)
                 say(r, key, p, "unknown field (did you mean \"%s\"?)", near);
@@ -240,7 +242,7 @@ ProtobufCMessage *pb_from_node(const ProtobufCMessageDescriptor *t, const struct
         ProtobufCMessage *m = pb_msg_new(t, a);
 
         if (!n || (n->kind == PB_NULL && pb_info(t)->special != PB_VALUE))
-                return m;                       /* nothing given: a message without fields */
+                return m; /* nothing given: a message without fields */
         pb_read_message(&r, m, n, NULL);
         return r.failed ? NULL : m;
 }

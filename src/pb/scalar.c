@@ -34,8 +34,8 @@ static bool read_i64(struct pb_reader *r, const struct pb_node *n, const struct 
                 }
         }
         if (*v < lo || *v > hi) {
-                pb_read_error(r, n, p, "out of range: " STR_FMT " is not between %lld and %lld", STR_ARG(str_sub(n->text, 0, 60)), (long long)lo,
-                              (long long)hi);
+                pb_read_error(r, n, p, "out of range: " STR_FMT " is not between %lld and %lld", STR_ARG(str_sub(n->text, 0, 60)),
+                              (long long)lo, (long long)hi);
                 return false;
         }
         return true;
@@ -51,7 +51,8 @@ static bool read_u64(struct pb_reader *r, const struct pb_node *n, const struct 
                 return true;
         if (pb_text_double(n->text, &x) && fabs(x) < 9e15 && trunc(x) != x)
                 return wrong(r, n, p, "a whole number");
-        pb_read_error(r, n, p, "out of range: " STR_FMT " is not between 0 and %llu", STR_ARG(str_sub(n->text, 0, 60)), (unsigned long long)hi);
+        pb_read_error(r, n, p, "out of range: " STR_FMT " is not between 0 and %llu", STR_ARG(str_sub(n->text, 0, 60)),
+                      (unsigned long long)hi);
         return false;
 }
 
@@ -122,7 +123,7 @@ static bool read_enum(struct pb_reader *r, const ProtobufCEnumDescriptor *e, con
         if (n->kind == PB_NUMBER && pb_text_i64(n->text, &i) && i >= INT32_MIN && i <= INT32_MAX)
                 ev = protobuf_c_enum_descriptor_get_value(e, (int)i);
         else if (n->kind == PB_STRING || n->kind == PB_NUMBER || (n->kind == PB_BOOL && !n->quoted))
-                ev = enum_by_name(e, n->text);          /* `mode: off` is a word where an enum takes it */
+                ev = enum_by_name(e, n->text); /* `mode: off` is a word where an enum takes it */
         else
                 return wrong(r, n, p, "one of an enum's names");
         if (ev) {

@@ -21,7 +21,7 @@ enum { INLINE_DEPTH_MAX = 32 };
 struct printer {
         const struct pb_schema_opts *o;
         struct buf *out;
-        const ProtobufCMessageDescriptor *stack[INLINE_DEPTH_MAX];      /* the types that a structural schema is inside of */
+        const ProtobufCMessageDescriptor *stack[INLINE_DEPTH_MAX]; /* the types that a structural schema is inside of */
         unsigned depth;
 };
 
@@ -196,7 +196,7 @@ static void value(struct printer *p, const ProtobufCFieldDescriptor *f, const ch
                 else
                         reference(p, "", t, "");
         } else {
-                message(p, t, doc);             /* brings its own description */
+                message(p, t, doc); /* brings its own description */
                 return;
         }
         description(p, doc);
@@ -315,13 +315,14 @@ void pb_schema_json(const ProtobufCMessageDescriptor *t, const struct pb_schema_
 /* ---- Kubernetes objects ---- */
 
 #define META "k8s.io.apimachinery.pkg.apis.meta.v1."
-static const char type_meta[] = "\"apiVersion\":{\"type\":\"string\",\"description\":\"The version of the schema that this object is written "
-                                "in.\"},\"kind\":{\"type\":\"string\",\"description\":\"What this object is.\"}";
+static const char type_meta[] =
+        "\"apiVersion\":{\"type\":\"string\",\"description\":\"The version of the schema that this object is written "
+        "in.\"},\"kind\":{\"type\":\"string\",\"description\":\"What this object is.\"}";
 
 static void gvk(const struct pb_schema_object *ob, const char *suffix, struct buf *out)
 {
-        buf_printf(out, ",\"x-kubernetes-group-version-kind\":[{\"group\":\"%s\",\"kind\":\"%s%s\",\"version\":\"%s\"}]", ob->group, ob->kind, suffix,
-                   ob->version);
+        buf_printf(out, ",\"x-kubernetes-group-version-kind\":[{\"group\":\"%s\",\"kind\":\"%s%s\",\"version\":\"%s\"}]", ob->group,
+                   ob->kind, suffix, ob->version);
 }
 
 static void metadata(struct printer *p, const char *short_name)
@@ -427,7 +428,7 @@ const ProtobufCMessageDescriptor **pb_schema_closure(const ProtobufCMessageDescr
                 closure_add(&c, roots[i]);
         closure_add(&c, pb_type(STR(META "ObjectMeta")));
         closure_add(&c, pb_type(STR(META "ListMeta")));
-        for (size_t i = 0; i < c.n; i++)                /* c.n grows on the way */
+        for (size_t i = 0; i < c.n; i++) /* c.n grows on the way */
                 for (unsigned k = 0; k < c.v[i]->n_fields; k++) {
                         const ProtobufCFieldDescriptor *f = &c.v[i]->fields[k];
                         const struct pb_info *ei = pb_field_entry(f);

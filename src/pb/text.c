@@ -57,9 +57,9 @@ static bool float_shape(struct str s, bool *special, double *v)
         static const struct {
                 const char *name;
                 double v;
-        } words[] = { { ".inf", HUGE_VAL },  { "+.inf", HUGE_VAL },   { "-.inf", -HUGE_VAL }, { ".Inf", HUGE_VAL }, { "+.Inf", HUGE_VAL },
-                      { "-.Inf", -HUGE_VAL }, { ".INF", HUGE_VAL },   { "-.INF", -HUGE_VAL }, { ".nan", NAN },      { ".NaN", NAN },
-                      { ".NAN", NAN } };
+        } words[] = { { ".inf", HUGE_VAL },  { "+.inf", HUGE_VAL },  { "-.inf", -HUGE_VAL }, { ".Inf", HUGE_VAL },
+                      { "+.Inf", HUGE_VAL }, { "-.Inf", -HUGE_VAL }, { ".INF", HUGE_VAL },   { "-.INF", -HUGE_VAL },
+                      { ".nan", NAN },       { ".NaN", NAN },        { ".NAN", NAN } };
         size_t i = 0, digits = 0;
 
         *special = false;
@@ -269,8 +269,8 @@ static bool duration_go(struct str s, int64_t *seconds, int32_t *nanos)
         static const struct {
                 const char *unit;
                 double ns;
-        } units[] = { { "ns", 1 }, { "us", 1e3 }, { "\xc2\xb5s", 1e3 }, { "\xce\xbcs", 1e3 }, { "ms", 1e6 }, { "s", 1e9 },
-                      { "m", 60e9 }, { "h", 3600e9 } };
+        } units[] = { { "ns", 1 },   { "us", 1e3 }, { "\xc2\xb5s", 1e3 }, { "\xce\xbcs", 1e3 },
+                      { "ms", 1e6 }, { "s", 1e9 },  { "m", 60e9 },        { "h", 3600e9 } };
         bool negative = s.n && s.p[0] == '-';
         size_t i = s.n && (s.p[0] == '-' || s.p[0] == '+');
         long double total = 0;
@@ -381,8 +381,8 @@ bool pb_text_time(struct str s, int64_t *seconds, int32_t *nanos)
         size_t i = 19;
 
         if (s.n < 20 || s.n > 64 || !two(s.p, 0, 99, &c) || !two(s.p + 2, 0, 99, &y) || s.p[4] != '-' || !two(s.p + 5, 1, 12, &mon) ||
-            s.p[7] != '-' || !two(s.p + 8, 1, 31, &d) || (s.p[10] != 'T' && s.p[10] != 't') || !two(s.p + 11, 0, 23, &h) || s.p[13] != ':' ||
-            !two(s.p + 14, 0, 59, &min) || s.p[16] != ':' || !two(s.p + 17, 0, 60, &sec))
+            s.p[7] != '-' || !two(s.p + 8, 1, 31, &d) || (s.p[10] != 'T' && s.p[10] != 't') || !two(s.p + 11, 0, 23, &h) ||
+            s.p[13] != ':' || !two(s.p + 14, 0, 59, &min) || s.p[16] != ':' || !two(s.p + 17, 0, 60, &sec))
                 return false;
         y += c * 100;
         bool leap = (y % 4 == 0 && y % 100 != 0) || y % 400 == 0;

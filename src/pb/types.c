@@ -163,7 +163,7 @@ const struct pb_info *pb_info(const ProtobufCMessageDescriptor *t)
                         return ti;
                 }
         }
-        abort();        /* more types than four times those of the build: not a table any more */
+        abort(); /* more types than four times those of the build: not a table any more */
 }
 
 int pb_field_index(const struct pb_info *ti, struct str name)

@@ -11,7 +11,7 @@ static const ProtobufCFieldDescriptor *field(const ProtobufCMessage *m, uint32_t
         const ProtobufCFieldDescriptor *f = pb_field_by_number(m->descriptor, id);
 
         if (!f)
-                abort();        /* one of our own .proto files is not what its name says */
+                abort(); /* one of our own .proto files is not what its name says */
         return f;
 }
 
@@ -73,7 +73,9 @@ static void read_duration(struct pb_reader *r, ProtobufCMessage *m, const struct
         int32_t ns;
 
         if (n->kind != PB_STRING || !pb_text_duration(n->text, r->go_durations, &s, &ns)) {
-                expected(r, n, p, r->go_durations ? "a duration such as \"5s\", \"250ms\" or \"1h30m\"" : "a duration in seconds such as \"5s\" or \"0.250s\"");
+                expected(r, n, p,
+                         r->go_durations ? "a duration such as \"5s\", \"250ms\" or \"1h30m\""
+                                         : "a duration in seconds such as \"5s\" or \"0.250s\"");
                 return;
         }
         set_int(m, 1, s);
@@ -136,7 +138,8 @@ static void read_any(struct pb_reader *r, ProtobufCMessage *m, const struct pb_n
         struct buf b = BUF_INIT;
 
         if (n->kind != PB_MAP || (n->n && (!at || at->kind != PB_STRING || !at->text.n))) {
-                pb_read_error(r, n, p, "expected an object with \"@type\", such as \"type.googleapis.com/envoy.config.cluster.v3.Cluster\"");
+                pb_read_error(r, n, p,
+                              "expected an object with \"@type\", such as \"type.googleapis.com/envoy.config.cluster.v3.Cluster\"");
                 return;
         }
         if (!n->n)
@@ -157,9 +160,10 @@ static void read_any(struct pb_reader *r, ProtobufCMessage *m, const struct pb_n
                 }
                 const char *near = pb_read_heard(r) ? pb_type_near(pb_url_name(at->text)) : NULL;
 
-                (r->flags & PB_UNKNOWN_WARN ? pb_read_warning : pb_read_error)(
-                        r, at, &type_path, near ? "unknown type \"" STR_FMT "\" (did you mean \"%s\"?)" : "type \"" STR_FMT "\" is not supported%s",
-                        STR_ARG(str_sub(at->text, 0, 200)), near ? near : "");
+                (r->flags & PB_UNKNOWN_WARN ? pb_read_warning : pb_read_error)(r, at, &type_path,
+                                                                               near ? "unknown type \"" STR_FMT "\" (did you mean \"%s\"?)"
+                                                                                    : "type \"" STR_FMT "\" is not supported%s",
+                                                                               STR_ARG(str_sub(at->text, 0, 200)), near ? near : "");
                 return;
         }
         ProtobufCMessage *content = pb_msg_new(t, r->a);

@@ -53,7 +53,7 @@ static void put_tag(struct buf *b, uint32_t id, enum wire w)
 
 static uint64_t zigzag(int64_t v)
 {
-        return ((uint64_t)v << 1) ^ (uint64_t)(v >> 63);
+        return ((uint64_t)v << 1) ^ (v < 0 ? UINT64_MAX : 0);
 }
 
 static void put_scalar(struct buf *b, ProtobufCType t, const void *v)
@@ -61,7 +61,7 @@ static void put_scalar(struct buf *b, ProtobufCType t, const void *v)
         switch (t) {
         case PROTOBUF_C_TYPE_INT32:
         case PROTOBUF_C_TYPE_ENUM:
-                put_varint(b, (uint64_t)(int64_t)*(const int32_t *)v);
+                put_varint(b, (uint64_t)(int64_t) * (const int32_t *)v);
                 return;
         case PROTOBUF_C_TYPE_SINT32:
                 put_varint(b, (uint32_t)zigzag(*(const int32_t *)v));
@@ -79,7 +79,7 @@ static void put_scalar(struct buf *b, ProtobufCType t, const void *v)
         case PROTOBUF_C_TYPE_BOOL:
                 put_varint(b, *(const protobuf_c_boolean *)v != 0);
                 return;
-        default:                                /* fixed; this machine and the wire are both little-endian */
+        default: /* fixed; this machine and the wire are both little-endian */
                 buf_append(b, v, pb_elem_size(t));
                 return;
         }
@@ -180,7 +180,7 @@ void pb_pack(const ProtobufCMessage *m, struct buf *out)
 struct wire_in {
         const uint8_t *p, *end;
         struct arena *a;
-        struct diags *d;                        /* may be NULL */
+        struct diags *d; /* may be NULL */
         unsigned depth;
 };
 
@@ -223,7 +223,7 @@ static bool skip_value(struct wire_in *w, enum wire type)
                         return false;
                 break;
         default:
-                return false;                   /* groups: no protocol here has any */
+                return false; /* groups: no protocol here has any */
         }
         if (v > (uint64_t)(w->end - w->p))
                 return false;
@@ -264,7 +264,8 @@ static bool get_scalar(struct wire_in *w, ProtobufCType t, void *out)
         return true;
 }
 
-__attribute__((format(printf, 4, 5))) static void note(struct wire_in *w, enum diag_severity sev, const struct pb_path *p, const char *fmt, ...)
+__attribute__((format(printf, 4, 5))) static void note(struct wire_in *w, enum diag_severity sev, const struct pb_path *p, const char *fmt,
+                                                       ...)
 {
         struct buf path = BUF_INIT, text = BUF_INIT;
         va_list ap;
@@ -372,7 +373,8 @@ static bool get_field(struct wire_in *w, ProtobufCMessage *m, const ProtobufCFie
         return ok;
 }
 
-static void keep_unknown(struct wire_in *w, ProtobufCMessage *m, uint32_t id, enum wire type, const uint8_t *value, const struct pb_path *path)
+static void keep_unknown(struct wire_in *w, ProtobufCMessage *m, uint32_t id, enum wire type, const uint8_t *value,
+                         const struct pb_path *path)
 {
         unsigned n = m->n_unknown_fields;
 
@@ -444,7 +446,7 @@ static bool unpack_into(struct wire_in *w, ProtobufCMessage *m, const uint8_t *p
                         if (!ok && w->d && w->d->errors == errors)
                                 note(w, DIAG_ERROR, &(struct pb_path){ .up = path, .name = str_of(f->name) },
                                      "the bytes of field %u are not a %s", f->id,
-                                     f->type == PROTOBUF_C_TYPE_MESSAGE ? ((const ProtobufCMessageDescriptor *)f->descriptor)->short_name
+                                     f->type == PROTOBUF_C_TYPE_MESSAGE  ? ((const ProtobufCMessageDescriptor *)f->descriptor)->short_name
                                      : f->type == PROTOBUF_C_TYPE_STRING ? "string (UTF-8 without NUL)"
                                                                          : "value of its type");
                 } else {

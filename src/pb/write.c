@@ -30,7 +30,7 @@ static struct pb_node *write_map(const ProtobufCMessage *m, const ProtobufCField
                 struct pb_node *e = write_value(vf, pb_at(v[i], vf), k8s, a, depth);
 
                 if (map->n && str_eq(map->keys[map->n - 1], key)) {
-                        map->v[map->n - 1] = e;         /* a peer sent one key twice: the last counts */
+                        map->v[map->n - 1] = e; /* a peer sent one key twice: the last counts */
                         continue;
                 }
                 map->keys[map->n] = key;

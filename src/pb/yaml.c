@@ -24,7 +24,7 @@ struct reader {
         struct arena *a;
         struct diags *d;
         struct str file;
-        struct strmap anchors;                  /* of this document: name -> node; NULL while the node is being read */
+        struct strmap anchors; /* of this document: name -> node; NULL while the node is being read */
         size_t nodes, alias_nodes;
         unsigned depth;
         bool failed;
@@ -57,7 +57,8 @@ __attribute__((format(printf, 4, 5))) static void *fail(struct reader *r, size_t
 static const struct {
         const char *problem, *hint;
 } hints[] = {
-        { "mapping values are not allowed in this context", "a second ':' on the line, or wrong indentation above; quote the value when it contains \": \"" },
+        { "mapping values are not allowed in this context",
+          "a second ':' on the line, or wrong indentation above; quote the value when it contains \": \"" },
         { "found character that cannot start any token", "a tab cannot indent; '@', '`' and '%' need quotes" },
         { "did not find expected key", "the indentation does not match any line above" },
         { "did not find expected '-' indicator", "the list's lines are not indented alike" },
@@ -251,8 +252,8 @@ static bool merge_one(struct reader *r, struct strmap *taken, const struct yaml_
                 if (strmap_has(taken, from->keys[i]))
                         continue;
                 strmap_set(taken, from->keys[i], NULL);
-                VEC_PUSH(r->open, r->n_open, r->cap_open) =
-                        (struct yaml_member){ .key = from->keys[i], .key_at = from->key_at[i], .v = from->v[i] };
+                VEC_PUSH(r->open, r->n_open,
+                         r->cap_open) = (struct yaml_member){ .key = from->keys[i], .key_at = from->key_at[i], .v = from->v[i] };
         }
         return true;
 }
@@ -271,7 +272,7 @@ static bool merge_all(struct reader *r, size_t base)
                 if (!r->open[i].merge)
                         strmap_set(&taken, r->open[i].key, NULL);
         for (size_t i = base; ok && i < written; i++) {
-                struct yaml_member m = r->open[i];      /* a copy: the vector may move */
+                struct yaml_member m = r->open[i]; /* a copy: the vector may move */
 
                 if (!m.merge)
                         continue;
@@ -392,7 +393,7 @@ bool pb_parse_yaml(struct str text, struct str file, struct arena *a, struct pb_
         yaml_parser_set_input_string(&r.parser, (const unsigned char *)(text.p ? text.p : ""), text.n);
         while (next(&r) && r.event.type != YAML_STREAM_END_EVENT) {
                 if (r.event.type != YAML_DOCUMENT_START_EVENT)
-                        continue;               /* the stream's start, a document's end */
+                        continue; /* the stream's start, a document's end */
                 strmap_fini(&r.anchors);
                 r.anchors = (struct strmap)STRMAP_INIT;
                 r.depth = 0;

@@ -4,7 +4,8 @@
 static const struct {
         const char *text, *want, *error;
 } cases[] = {
-        { "{\"a\":[1,-2.5e3,\"x\\u00e9\\ud83d\\ude00\\n\",true,null,{}]}", "{\"a\":[1,-2.5e3,\"x\xc3\xa9\xf0\x9f\x98\x80\\n\",true,null,{}]}", NULL },
+        { "{\"a\":[1,-2.5e3,\"x\\u00e9\\ud83d\\ude00\\n\",true,null,{}]}",
+          "{\"a\":[1,-2.5e3,\"x\xc3\xa9\xf0\x9f\x98\x80\\n\",true,null,{}]}", NULL },
         { "[]", "[]", NULL },
         { "{\"a\":1,\"a\":2}", NULL, "t:1:8: the key \"a\" is there twice: remove one\n" },
         { "{\"a\":1,}", NULL, "t:1:8: expected a key in quotes\n" },
@@ -21,7 +22,9 @@ static const struct {
 
         { "a: 1\nb: [x, 'y', \"z\"]\nc: {d: }\n", "{\"a\":1,\"b\":[\"x\",\"y\",\"z\"],\"c\":{\"d\":null}}", NULL },
         { "a: no\nb: 'no'\nc: Yes\nd: nO\ne: ~\nf: 0644\ng: 0x1F\nh: 1_000\ni: 1.50\nj: .inf\nk: 1e3\n",
-          "{\"a\":false,\"b\":\"no\",\"c\":true,\"d\":\"nO\",\"e\":null,\"f\":420,\"g\":31,\"h\":1000,\"i\":1.50,\"j\":\"Infinity\",\"k\":1e3}", NULL },
+          "{\"a\":false,\"b\":\"no\",\"c\":true,\"d\":\"nO\",\"e\":null,\"f\":420,\"g\":31,\"h\":1000,\"i\":1.50,\"j\":\"Infinity\",\"k\":"
+          "1e3}",
+          NULL },
         { "a: &x {p: 1}\nb: *x\nc:\n  <<: *x\n  q: 2\nd:\n  <<: [*x, {p: 3, r: 4}]\n",
           "{\"a\":{\"p\":1},\"b\":{\"p\":1},\"c\":{\"q\":2,\"p\":1},\"d\":{\"p\":1,\"r\":4}}", NULL },
         { "a: |\n  one\n  two\n", "{\"a\":\"one\\ntwo\\n\"}", NULL },
@@ -33,7 +36,8 @@ static const struct {
         { "a: &x [*x]\n", NULL, "t:1:8: the alias \"*x\" stands inside of what it names\n" },
         { "? [a]\n: b\n", NULL, "t:1:3: a key must be a word, not a list or a map\n" },
         { "a: b: c\n", NULL,
-          "t:1:5: bad YAML: mapping values are not allowed in this context (a second ':' on the line, or wrong indentation above; quote the "
+          "t:1:5: bad YAML: mapping values are not allowed in this context (a second ':' on the line, or wrong indentation above; quote "
+          "the "
           "value when it contains \": \")\n" },
         { "a:\n\t- b\n", NULL,
           "t:2:1: bad YAML: found character that cannot start any token (a tab cannot indent; '@', '`' and '%' need quotes)\n" },
@@ -163,10 +167,12 @@ static void building(void **state)
 static void yaml_back(void **state)
 {
         static const char *const texts[] = {
-                "{\"a\":\"no\",\"b\":\"1\",\"c\":\"\",\"d\":\"x: y\",\"e\":\"# z\",\"f\":\"l1\\nl2\\n\",\"g\":\"l1\\n\\nl2\",\"h\":\" x\",\"i\":\"\\u0001\",\"j\":\"-\"}",
+                "{\"a\":\"no\",\"b\":\"1\",\"c\":\"\",\"d\":\"x: y\",\"e\":\"# z\",\"f\":\"l1\\nl2\\n\",\"g\":\"l1\\n\\nl2\",\"h\":\" "
+                "x\",\"i\":\"\\u0001\",\"j\":\"-\"}",
                 "[[1,[2,{\"a\":[{\"b\":[]},{}]}]],{\"c\":{\"d\":{\"e\":\"l1\\nl2\"}}},\"t\\nu\\n\"]",
                 "{\"null\":1,\"~\":2,\"80\":3,\"a b\":4,\"\":5,\"x:\":6,\"<<\":7,\"2026-01-01\":\"2026-01-01\",\"=\":\"=\"}",
-                "\"one\\ntwo\"", "[\"\\u0085\",\"\\u2028a\",\"\\ufeff\",\"\\u0080\",\"\\uffff\",1e99,{\"\\u0085\":1}]",
+                "\"one\\ntwo\"",
+                "[\"\\u0085\",\"\\u2028a\",\"\\ufeff\",\"\\u0080\",\"\\uffff\",1e99,{\"\\u0085\":1}]",
                 "{\"a\":[\"x\\n y\\n\",\"\\n\\nx\",\"x\\n\\n\"],\"b\":\"\xc3\xa9\"}",
         };
 

@@ -153,7 +153,14 @@ static void nest(struct str path, const char *value, struct buf *out)
         while (str_next(&rest, '.', &part)) {
                 bool list = str_ends(part, STR("[]")), map = str_ends(part, STR("{*}"));
 
-                buf_printf(out, "{\"" STR_FMT "\":%s", STR_ARG(str_sub(part, 0, part.n - (list ? 2 : map ? 3 : 0))), list ? "[" : map ? "{\"1\":" : "");
+                buf_printf(out, "{\"" STR_FMT "\":%s",
+                           STR_ARG(str_sub(part, 0,
+                                           part.n - (list  ? 2
+                                                     : map ? 3
+                                                           : 0))),
+                           list  ? "["
+                           : map ? "{\"1\":"
+                                 : "");
                 closers[n++] = '}';
                 if (list || map)
                         closers[n++] = list ? ']' : '}';

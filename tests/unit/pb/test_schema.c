@@ -24,14 +24,17 @@ static const struct {
         { "istio.networking.v1alpha3.ServiceEntry", PB_SCHEMA_STRUCTURAL, "properties.resolution.enum",
           "[\"NONE\",\"STATIC\",\"DNS\",\"DNS_ROUND_ROBIN\",\"DYNAMIC_DNS\"]" },
         { "istio.networking.v1alpha3.ServiceEntry", PB_SCHEMA_STRUCTURAL, "properties.ports.items.properties.number.type", "\"integer\"" },
+        { "istio.networking.v1alpha3.ServiceEntry", PB_SCHEMA_V2, "properties.hosts.description", "\"Its names.\"" },
         { "istio.networking.v1alpha3.ServiceEntry", PB_SCHEMA_V3, "properties.ports.items.$ref", NULL },
         { "istio.networking.v1alpha3.Gateway", PB_SCHEMA_V2, "properties.selector.additionalProperties", "{\"type\":\"string\"}" },
         { "istio.networking.v1alpha3.HTTPRetry", PB_SCHEMA_V3, "properties.retryIgnorePreviousHosts.nullable", "true" },
         { "istio.networking.v1alpha3.StringMatch", PB_SCHEMA_STRUCTURAL, "allOf",
-          "[{\"oneOf\":[{\"not\":{\"anyOf\":[{\"required\":[\"exact\"]},{\"required\":[\"prefix\"]},{\"required\":[\"regex\"]}]}},{\"required\":[\"exact\"]},"
+          "[{\"oneOf\":[{\"not\":{\"anyOf\":[{\"required\":[\"exact\"]},{\"required\":[\"prefix\"]},{\"required\":[\"regex\"]}]}},{"
+          "\"required\":[\"exact\"]},"
           "{\"required\":[\"prefix\"]},{\"required\":[\"regex\"]}]}]" },
         { "istio.networking.v1alpha3.StringMatch", PB_SCHEMA_V2, "allOf", NULL },
-        { "istio.networking.v1alpha3.EnvoyFilter.Patch", PB_SCHEMA_STRUCTURAL, "properties.value.x-kubernetes-preserve-unknown-fields", "true" },
+        { "istio.networking.v1alpha3.EnvoyFilter.Patch", PB_SCHEMA_STRUCTURAL, "properties.value.x-kubernetes-preserve-unknown-fields",
+          "true" },
         { "k8s.io.api.core.v1.ServicePort", PB_SCHEMA_V2, "properties.targetPort.format", "\"int-or-string\"" },
         { "k8s.io.api.core.v1.ResourceRequirements", PB_SCHEMA_V3, "properties.limits.additionalProperties.oneOf",
           "[{\"type\":\"string\"},{\"type\":\"number\"}]" },
@@ -104,7 +107,8 @@ static void closure(void **state)
         bench_down(&b);
 }
 
-static void patch_extra(void *arg, const ProtobufCMessageDescriptor *t, const ProtobufCFieldDescriptor *f, const char *json_name, struct buf *out)
+static void patch_extra(void *arg, const ProtobufCMessageDescriptor *t, const ProtobufCFieldDescriptor *f, const char *json_name,
+                        struct buf *out)
 {
         if (!strcmp(json_name, "containers"))
                 buf_cstr(out, ",\"x-kubernetes-patch-merge-key\":\"name\"");
@@ -112,7 +116,8 @@ static void patch_extra(void *arg, const ProtobufCMessageDescriptor *t, const Pr
 
 static void objects(void **state)
 {
-        static const struct pb_schema_object pod = { "", "v1", "Pod", NULL, false }, gw = { "networking.istio.io", "v1", "Gateway", NULL, true };
+        static const struct pb_schema_object pod = { "", "v1", "Pod", NULL, false },
+                                             gw = { "networking.istio.io", "v1", "Gateway", NULL, true };
         struct pb_schema_object p = pod, g = gw;
         struct bench b;
 

@@ -1,6 +1,6 @@
 #include "test.h"
 
-#define CLUSTER "envoy.config.cluster.v3.Cluster"
+#define CLUSTER  "envoy.config.cluster.v3.Cluster"
 #define LISTENER "envoy.config.listener.v3.Listener"
 
 /* Bytes that are no message of the type. */
@@ -9,8 +9,14 @@ static const struct {
         size_t n;
         const char *error;
 } broken[] = {
-        { CLUSTER, "\x0a\x05" "ab", 4, "name: the bytes of field 1 are not a string (UTF-8 without NUL)\n" },
-        { CLUSTER, "\x0a\x02" "a\0", 4, "name: the bytes of field 1 are not a string (UTF-8 without NUL)\n" },
+        { CLUSTER,
+          "\x0a\x05"
+          "ab",
+          4, "name: the bytes of field 1 are not a string (UTF-8 without NUL)\n" },
+        { CLUSTER,
+          "\x0a\x02"
+          "a\0",
+          4, "name: the bytes of field 1 are not a string (UTF-8 without NUL)\n" },
         { CLUSTER, "\x0a\x02\xc3\x28", 4, "name: the bytes of field 1 are not a string (UTF-8 without NUL)\n" },
         { CLUSTER, "\x08\x01", 2, "name: the bytes of field 1 are not a string (UTF-8 without NUL)\n" },
         { CLUSTER, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 11, "not the bytes of a Cluster\n" },
@@ -39,7 +45,7 @@ static void deep(void **state)
         struct buf in = BUF_INIT, out = BUF_INIT;
 
         bench_up(&b);
-        for (int i = 0; i < 400; i++) {         /* ListValue { values: Value { list_value: ... } } */
+        for (int i = 0; i < 400; i++) { /* ListValue { values: Value { list_value: ... } } */
                 out.n = 0;
                 buf_char(&out, i % 2 ? 0x0a : 0x32);
                 for (size_t n = in.n;; n >>= 7) {
@@ -67,9 +73,11 @@ static void both_ways(void **state)
         static const struct {
                 const char *type, *text;
         } texts[] = {
-                { CLUSTER, "name: a\nconnectTimeout: 1.5s\nlbPolicy: RANDOM\nmetadata: {filterMetadata: {z: {a: [1, x, {y: null}]}, b: {}}}\n" },
+                { CLUSTER,
+                  "name: a\nconnectTimeout: 1.5s\nlbPolicy: RANDOM\nmetadata: {filterMetadata: {z: {a: [1, x, {y: null}]}, b: {}}}\n" },
                 { LISTENER, "name: l\nuseOriginalDst: true\nfilterChains: [{filters: [{name: a}, {name: b}]}, {}]\n" },
-                { "k8s.io.api.core.v1.Pod", "metadata: {labels: {z: 1, a: 2}, generation: -5}\nspec: {terminationGracePeriodSeconds: 30}\n" },
+                { "k8s.io.api.core.v1.Pod",
+                  "metadata: {labels: {z: 1, a: 2}, generation: -5}\nspec: {terminationGracePeriodSeconds: 30}\n" },
         };
 
         for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
@@ -106,7 +114,9 @@ static void unknown(void **state)
         struct bench b;
         struct buf again = BUF_INIT;
         /* name "a", field 1000 varint 7, an Any-typed extension with field 999 inside */
-        static const char any[] = "\x0a\x01" "a" "\xc0\x3e\x07";
+        static const char any[] = "\x0a\x01"
+                                  "a"
+                                  "\xc0\x3e\x07";
 
         bench_up(&b);
         ProtobufCMessage *m = pb_unpack(type(CLUSTER), any, sizeof(any) - 1, &b.a, &b.d);
@@ -136,10 +146,8 @@ static void unknown(void **state)
 static void merging(void **state)
 {
         struct bench b;
-        static const char value[] = "\x1a\x01x\x20\x01";                                        /* string_value "x", bool_value true */
-        static const char any[] = "\x0a\x02\x08\x05\x0a\x03\x10\x80\x01";                       /* duration_value.. merged below */
+        static const char value[] = "\x1a\x01x\x20\x01"; /* string_value "x", bool_value true */
 
-        (void)any;
         bench_up(&b);
         ProtobufCMessage *m = pb_unpack(type("google.protobuf.Value"), value, sizeof(value) - 1, &b.a, &b.d);
 
@@ -155,13 +163,23 @@ static void merging(void **state)
         b.out.n = 0;
         pb_to_json(m, 0, &b.out);
         assert_string_equal(buf_z(&b.out), "{\"connectTimeout\":\"5.000000128s\"}");
+
+        /* OutlierDetection.outlier_detection_http_error_codes = 10: 500 alone, then 501 and 502 packed */
+        static const char codes[] = "\x50\xf4\x03\x52\x04\xf5\x03\xf6\x03";
+
+        m = pb_unpack(type("istio.networking.v1alpha3.OutlierDetection"), codes, sizeof(codes) - 1, &b.a, &b.d);
+        assert_non_null(m);
+        b.out.n = 0;
+        pb_to_json(m, 0, &b.out);
+        assert_string_equal(buf_z(&b.out), "{\"outlierDetectionHttpErrorCodes\":[500,501,502]}");
         bench_down(&b);
 }
 
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(breaking), cmocka_unit_test(deep), cmocka_unit_test(both_ways), cmocka_unit_test(unknown), cmocka_unit_test(merging),
+                cmocka_unit_test(breaking), cmocka_unit_test(deep),    cmocka_unit_test(both_ways),
+                cmocka_unit_test(unknown),  cmocka_unit_test(merging),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
