@@ -224,6 +224,19 @@ void chain_move_n(struct chain *to, struct chain *from, size_t n)
         }
 }
 
+void chain_share(struct chain *to, const struct chain *from, size_t skip)
+{
+        for (const struct chain_piece *p = from->first; p; p = p->next) {
+                if (p->n <= skip) {
+                        skip -= p->n;
+                        continue;
+                }
+                push(to, piece_new(p->slab, p->p + skip, p->n - skip));
+                to->n += p->n - skip;
+                skip = 0;
+        }
+}
+
 void chain_drop(struct chain *c, size_t n)
 {
         if (n >= c->n) {

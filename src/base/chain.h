@@ -24,6 +24,8 @@ void chain_str(struct chain *c, struct str s);
 void chain_prepend(struct chain *c, const void *p, size_t n);
 void chain_move(struct chain *to, struct chain *from);          /* all of it */
 void chain_move_n(struct chain *to, struct chain *from, size_t n);
+/* Appends the bytes of `from` behind its first `skip` to `to` without taking them away: both share the slabs. */
+void chain_share(struct chain *to, const struct chain *from, size_t skip);
 void chain_drop(struct chain *c, size_t n);
 /* The first pieces as at most `max` iovecs; returns how many. Valid until c is changed. */
 unsigned chain_iov(const struct chain *c, struct iovec *iov, unsigned max);

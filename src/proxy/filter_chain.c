@@ -16,6 +16,7 @@
 
 const struct network_filter *const network_filters[] = {
         &network_filter_tcp_proxy,
+        &network_filter_hcm,
         &network_filter_metadata_exchange,
         &network_filter_istio_stats,
         NULL,
