@@ -355,7 +355,8 @@ static void create_fresh(struct rollout *r, bool recreate)
         set_annotation(c, o, MAX_REPLICAS, r->want + r->surge);
         ctl_owner_reference(a, o, r->d);
         if (kube_api_create(c->api, kube_b.replicasets, o, a, &why)) {
-                kube_event(c->api, r->d, "Normal", "ScalingReplicaSet", "deployment-controller", "Scaled up replica set " STR_FMT " from 0 to %lld", STR_ARG(name),
+                if (kube_int(o, "spec.replicas", 0))
+                        kube_event(c->api, r->d, "Normal", "ScalingReplicaSet", "deployment-controller", "Scaled up replica set " STR_FMT " from 0 to %lld", STR_ARG(name),
                            (long long)kube_int(o, "spec.replicas", 0));
         } else {
                 kube_event(c->api, r->d, "Warning", "ReplicaSetCreateError", "deployment-controller", "Failed to create new replica set \"" STR_FMT "\": " STR_FMT,

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "kube/wire.h"
 
 #include <stdio.h>
 
@@ -48,9 +49,32 @@ static struct pb_node *parse_body(struct kube_req *r, bool yaml)
         return root;
 }
 
+/* Newer kubectls create built-in kinds with protobuf. What a sub-resource takes is another message than the kind's. */
+static struct pb_node *wire_body(struct kube_req *r)
+{
+        static const struct {
+                const char *sub, *type;
+        } takes[] = { { "token", "k8s.io.api.authentication.v1.TokenRequest" }, { "eviction", "k8s.io.api.policy.v1.Eviction" }, { "scale", "k8s.io.api.autoscaling.v1.Scale" } };
+        const ProtobufCMessageDescriptor *type = r->res->desc;
+        struct str why;
+
+        if (r->verb == KUBE_DELETE || r->verb == KUBE_DELETE_COLLECTION)
+                type = pb_type(STR("k8s.io.apimachinery.pkg.apis.meta.v1.DeleteOptions"));
+        for (size_t i = 0; i < ARRAY_LEN(takes); i++)
+                if (str_eqc(r->path.sub, takes[i].sub))
+                        type = pb_type(str_of(takes[i].type));
+        struct pb_node *n = kube_wire_decode(r->body, type, r->a, &why);
+        if (!n)
+                kube_req_error(r, 400, "BadRequest", "error decoding the request's protobuf: " STR_FMT, STR_ARG(why));
+        return n;
+}
+
 struct pb_node *kube_rest_body(struct kube_req *r)
 {
         struct str t = r->content_type;
+
+        if (media_is(t, "application/vnd.kubernetes.protobuf") && r->res->shape == KUBE_BUILTIN)
+                return wire_body(r);
         bool json = !t.n || media_is(t, "application/json") || media_is(t, "*/*"), yaml = media_is(t, "application/yaml") || media_is(t, "application/x-yaml");
 
         if (!json && !yaml) {
@@ -596,7 +620,7 @@ struct pb_node *kube_rest_patch(struct kube_req *r, const struct pb_node *from, 
 
 static void patch(struct kube_req *r)
 {
-        struct kobj *old = current(r);
+        struct kobj *old = patch_kind(r) == PATCH_NONE ? NULL : current(r);
 
         if (!old)
                 return;
