@@ -313,9 +313,17 @@ static const struct node *by_protocol(const struct node *n, const struct chain_l
         return n->any;
 }
 
+/* Envoy's idea of a loopback address here: 127.0.0.1 and ::1 themselves, not the rest of 127.0.0.0/8. */
+static bool is_the_loopback(const struct addr *a)
+{
+        if (a->sa.sa_family == AF_INET)
+                return a->v4.sin_addr.s_addr == htonl(INADDR_LOOPBACK);
+        return a->sa.sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&a->v6.sin6_addr);
+}
+
 static const struct node *by_type(const struct node *n, const struct chain_lookup *q)
 {
-        bool local = q->remote && (addr_is_loopback(q->remote) || (q->local && addr_ip_eq(q->remote, q->local)));
+        bool local = q->remote && (is_the_loopback(q->remote) || (q->local && addr_ip_eq(q->remote, q->local)));
 
         if (!n->types)
                 return NULL;

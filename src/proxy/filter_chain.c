@@ -106,12 +106,6 @@ struct filter_chain *filter_chain_build(struct server *s, const struct listener_
         c->hash = pb_hash(&p->base);
         c->name = p->name ? str_of(p->name) : (struct str){ 0 };
         c->filters = arena_zalloc(&c->arena, (p->n_filters + 1) * sizeof(*c->filters));
-        if (!p->n_filters) {
-                struct diag_at sub = filter_path(&b, ".filters");
-
-                diag_add(d, DIAG_ERROR, NULL, &sub, "is empty: a chain needs a terminal filter, such as tcp_proxy");
-                ok = false;
-        }
         for (size_t i = 0; i < p->n_filters; i++) {
                 struct diag_at outer = b.at;
 

@@ -315,7 +315,6 @@ R(details, put(out, si->response_code_details))
 R(flags, put_flags(si->flags, response_flag_short, out))
 R(flags_long, put_flags(si->flags, response_flag_long, out))
 R(termination, put(out, si->termination_details.n || !si->conn ? si->termination_details : si->conn->termination_details))
-R(upstream_failure, put(out, si->upstream_failure))
 R(downstream_failure, si->conn && put(out, si->conn->transport_failure_reason))
 R(bytes_received, put_u64(out, si->bytes_received))
 R(bytes_sent, put_u64(out, si->bytes_sent))
@@ -373,6 +372,19 @@ R(us_head_received, put_u64(out, si->us_head_received))
 R(us_head_sent, put_u64(out, si->us_head_sent))
 R(log_type, put(out, si->protocol == SP_NONE ? STR("TcpConnectionEnd") : STR("DownstreamEnd")))
 R(environment, put(out, str_of(getenv(op->text.p))))
+
+/* Envoy writes what the transport says with underscores, so that a line divided at blanks keeps its columns. A reason that the configuration
+ * gives (no transport was involved) is a sentence for people, in quotes in every common format, and stays one. */
+static bool r_upstream_failure(const struct op *op, const struct stream_info *si, struct buf *out)
+{
+        size_t from = out->n;
+
+        buf_str(out, si->upstream_failure);
+        for (size_t i = from; si->flags & (RF_UF | RF_UC | RF_UR | RF_UPE) && i < out->n; i++)
+                if (out->p[i] == ' ')
+                        out->p[i] = '_';
+        return si->upstream_failure.n != 0;
+}
 
 static bool r_unique_id(const struct op *op, const struct stream_info *si, struct buf *out)
 {

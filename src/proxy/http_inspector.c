@@ -54,7 +54,9 @@ enum http_inspect http_inspect(struct str s)
         version = str_sub(line, (size_t)space + 1, line.n);
         if (str_eqc(version, "HTTP/1.1"))
                 return HTTP_INSPECT_11;
-        if (str_eqc(version, "HTTP/1.0"))
+        /* Any other version that has the form of one counts as 1.0, as in Envoy: the HTTP codec then says what is wrong with it. */
+        if (version.n == 8 && str_starts(version, STR("HTTP/")) && version.p[5] >= '0' && version.p[5] <= '9' && version.p[6] == '.' &&
+            version.p[7] >= '0' && version.p[7] <= '9')
                 return HTTP_INSPECT_10;
         return HTTP_INSPECT_OTHER;
 }

@@ -129,6 +129,7 @@ static struct listener_worker *listener_new(struct worker *w, struct listener_co
         l->worker = w;
         l->config = c;
         l->stats = c->stats;
+        l->name = (struct str){ str_dup(c->name), c->name.n };
         l->pause_timer.fn = accept_resume;
         l->pause_timer.arg = l;
         l->drain_timer.fn = close_due;
@@ -186,6 +187,7 @@ static void reap_listener(struct loop_task *t)
         if (l->next)
                 l->next->pprev = l->pprev;
         listener_config_unref(l->config);
+        free((char *)l->name.p);
         free(l);
 }
 
@@ -436,11 +438,21 @@ static void fill(struct downstream *d, struct listener_worker *l, const struct i
         d->info.transport_protocol = in->transport.n ? in->transport : STR("raw_buffer");
         d->info.inbound = l->config->inbound;
         d->info.outbound = l->config->outbound;
-        d->info.listener_name = l->config->name;
+        d->info.listener_name = l->name;
         d->stream.conn = &d->info;
         d->stream.start_real_us = in->start_real_us;
         d->stream.t[ST_START] = in->start_us;
         keep_strings(d, in);
+}
+
+/* No filter takes it: logged and closed. */
+static void refuse(struct downstream *d, struct inspected *in)
+{
+        d->stream.t[ST_END] = clock_mono_us();
+        access_logs_write(d->listener->config->logs, d->worker, &d->stream);
+        conn_close(in->conn, false);
+        free(d->strings);
+        free(d);
 }
 
 void downstream_new(struct listener_worker *l, struct inspected *in)
@@ -464,11 +476,11 @@ void downstream_new(struct listener_worker *l, struct inspected *in)
                 count(l, LS_NO_FILTER_CHAIN_MATCH);
                 d->stream.flags |= RF_NR;
                 d->stream.response_code_details = STR("filter_chain_not_found");
-                d->stream.t[ST_END] = clock_mono_us();
-                access_logs_write(l->config->logs, l->worker, &d->stream);
-                conn_close(in->conn, false);
-                free(d->strings);
-                free(d);
+                refuse(d, in);
+                return;
+        }
+        if (!c->nfilters) {                     /* a chain without filters closes what matches it */
+                refuse(d, in);
                 return;
         }
         d->chain = filter_chain_ref(c);

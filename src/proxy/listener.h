@@ -125,6 +125,7 @@ struct listener_worker {
         struct listener_worker *next, **pprev;
         struct worker *worker;
         struct listener_config *config;         /* referenced */
+        struct str name;                        /* owned: connections point to it, configurations come and go */
         struct stat_scope *stats;               /* the config's */
         bool retired;
         struct loop_watch watch[LISTENER_ADDRESSES_MAX];

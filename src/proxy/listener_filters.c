@@ -184,7 +184,7 @@ static enum step tls_inspect(struct pending_conn *p, const struct listener_filte
                 return STEP_WAIT;
         case TLS_HELLO_TOO_LARGE:
                 stat_inc(w->stats, st->client_hello_too_large);
-                return STEP_CLOSE;
+                /* fall through */
         case TLS_HELLO_BAD:
                 if (f->close_on_bad_hello) {
                         stat_inc(w->stats, st->tls_not_found);

@@ -364,6 +364,8 @@ static bool pump(struct session *s, struct flow *f)
         if (m == MOVED_BROKEN_FROM || m == MOVED_BROKEN_TO) {
                 bool upstream = (m == MOVED_BROKEN_FROM) == (f == &s->to_down);
 
+                if (upstream && conn_errno(s->up) == ECONNRESET)
+                        s->d->stream.flags |= RF_UR;
                 finish(s, upstream, conn_errno(upstream ? s->up : s->d->conn) == ECONNRESET);
                 return false;
         }
@@ -460,8 +462,10 @@ static void up_failed(struct session *s, int err)
                 buf_printf(&s->reason, "delayed connect error: %s", strerror(err));
                 si->upstream_failure = buf_view(&s->reason);
         }
-        if (!more)
+        if (!more) {
                 count_cluster(s, CS_UPSTREAM_CX_CONNECT_ATTEMPTS_EXCEEDED, 1);
+                si->flags |= RF_URX;
+        }
         count_cluster(s, CS_UPSTREAM_RQ_PENDING_FAILURE_EJECT, 1);
         breaker_release(s->cluster->info, PRIO_DEFAULT, BREAKER_RQ);
         upstream_drop(s, err != ETIMEDOUT, false);

@@ -116,7 +116,7 @@ def test_upstream_refuses(compare, setups):
         return seen[0], log, {k: stats[k] for k in ("cluster.c.upstream_cx_connect_fail", "cluster.c.upstream_cx_total",
                                                     "cluster.c.upstream_cx_active", "cluster.c.upstream_cx_connect_attempts_exceeded")}
     log = compare(simple(setups, [cluster("c", dead)]), scenario)[1]
-    assert " UF " in log[0] and "Connection refused" in log[0]
+    assert " UF,URX " in log[0] and "Connection_refused" in log[0]
 
 
 def test_connect_attempts(compare, setups):
