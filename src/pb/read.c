@@ -145,8 +145,7 @@ void pb_read_field(struct pb_reader *r, ProtobufCMessage *m, const struct pb_inf
         }
         if (f->label == PROTOBUF_C_LABEL_REPEATED) {
                 if (n->kind != PB_LIST) {
-                        pb_read_error(r, n, p, "expected a list, got %s%s", pb_kind_name(n),
-                                      n->kind == PB_MAP ? " (is a \"- \" missing?)" : "");
+                        pb_read_error(r, n, p, "expected a list, got %s (is a \"- \" missing?)", pb_kind_name(n));
                         return;
                 }
                 for (size_t i = 0; i < n->n; i++)
@@ -213,6 +212,21 @@ void pb_read_fields(struct pb_reader *r, ProtobufCMessage *m, const struct pb_in
                         pb_read_error(r, n, &(struct pb_path){ .up = p, .name = str_of(ti->json_names[i]) }, "this field is required");
 }
 
+/* A message of few fields is best explained by their names. */
+static void want_object(struct pb_reader *r, const struct pb_info *ti, const struct pb_node *n, const struct pb_path *p)
+{
+        struct buf b = BUF_INIT;
+        unsigned count = ti->t->n_fields;
+
+        for (unsigned i = 0; i < count && count <= 4; i++)
+                buf_printf(&b, "%s\"%s\"", i == 0 ? "" : i + 1 < count ? ", " : " or ", ti->json_names[i]);
+        if (b.n)
+                pb_read_error(r, n, p, "expected an object with %s, got %s", buf_z(&b), pb_kind_name(n));
+        else
+                pb_read_error(r, n, p, "expected an object (%s), got %s", ti->t->short_name, pb_kind_name(n));
+        buf_fini(&b);
+}
+
 void pb_read_message(struct pb_reader *r, ProtobufCMessage *m, const struct pb_node *n, const struct pb_path *p)
 {
         const struct pb_info *ti = pb_info(m->descriptor);
@@ -226,7 +240,7 @@ void pb_read_message(struct pb_reader *r, ProtobufCMessage *m, const struct pb_n
         if (ti->special) {
                 pb_read_special(r, m, ti, n, p);
         } else if (n->kind != PB_MAP) {
-                pb_read_error(r, n, p, "expected an object (%s), got %s", ti->t->short_name, pb_kind_name(n));
+                want_object(r, ti, n, p);
         } else {
                 r->go_durations = ti->go_durations;
                 pb_read_fields(r, m, ti, n, p, false);

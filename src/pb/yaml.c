@@ -23,7 +23,7 @@ struct reader {
         yaml_event_t event;
         struct arena *a;
         struct diags *d;
-        struct str file;
+        struct str text, file;
         struct strmap anchors; /* of this document: name -> node; NULL while the node is being read */
         size_t nodes, alias_nodes;
         unsigned depth;
@@ -63,6 +63,8 @@ static const struct {
         { "did not find expected key", "the indentation does not match any line above" },
         { "did not find expected '-' indicator", "the list's lines are not indented alike" },
         { "could not find expected ':'", "a key without ':'" },
+        { "did not find expected alphabetic or numeric character",
+          "a value that begins with '*' or '&', such as \"*.example.com\", needs quotes" },
         { "found undefined tag handle", "tags are not used here" },
 };
 
@@ -74,9 +76,15 @@ static void parser_failed(struct reader *r)
         for (size_t i = 0; i < ARRAY_LEN(hints); i++)
                 if (!strcmp(problem, hints[i].problem))
                         hint = hints[i].hint;
-        if (p->error == YAML_READER_ERROR)
-                fail(r, 0, 0, "not YAML text: %s at byte %zu", problem, p->problem_offset);
-        else if (p->context && p->context_mark.line != p->problem_mark.line)
+        if (p->error == YAML_READER_ERROR) {
+                size_t line = 1, column = 1;
+
+                for (size_t i = 0; i < p->problem_offset && i < r->text.n; i++) {
+                        line += r->text.p[i] == '\n';
+                        column = r->text.p[i] == '\n' ? 1 : column + 1;
+                }
+                fail(r, line, column, "not YAML text: %s", problem);
+        } else if (p->context && p->context_mark.line != p->problem_mark.line)
                 fail(r, p->problem_mark.line + 1, p->problem_mark.column + 1, "bad YAML: %s, %s that begins at line %zu%s%s%s", problem,
                      p->context, p->context_mark.line + 1, hint ? " (" : "", hint ? hint : "", hint ? ")" : "");
         else
@@ -382,7 +390,7 @@ static struct pb_node *node_of_event(struct reader *r)
 
 bool pb_parse_yaml(struct str text, struct str file, struct arena *a, struct pb_node ***docs, size_t *ndocs, struct diags *d)
 {
-        struct reader r = { .a = a, .d = d, .file = file, .anchors = STRMAP_INIT };
+        struct reader r = { .a = a, .d = d, .text = text, .file = file, .anchors = STRMAP_INIT };
         struct pb_node **v = NULL;
         size_t n = 0, cap = 0;
 

@@ -85,6 +85,9 @@ static const struct {
           "\"perTryTimeout\":\"0.250s\","
           "\"retryOn\":\"5xx\"}}]}",
           NULL },
+        { VS, "http: [{match: [{uri: /x}]}]\n", NULL,
+          "t:1:23: http[0].match[0].uri: expected an object with \"exact\", \"prefix\" or \"regex\", got a string\n" },
+        { VS, "hosts: a\n", NULL, "t:1:8: hosts: expected a list, got a string (is a \"- \" missing?)\n" },
         { VS, "http:\n- rout: []\n", NULL, "t:2:3: http[0].rout: unknown field (did you mean \"route\"?)\n" },
         { VS, "http:\n  route: []\n", NULL, "t:2:3: http: expected a list, got an object (is a \"- \" missing?)\n" },
         { VS, "http: [{match: [{uri: {prefix: /, exact: /}}]}]\n", NULL,

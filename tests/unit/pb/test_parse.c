@@ -35,6 +35,10 @@ static const struct {
         { "a: *x\n", NULL, "t:1:4: no anchor \"&x\" above\n" },
         { "a: &x [*x]\n", NULL, "t:1:8: the alias \"*x\" stands inside of what it names\n" },
         { "? [a]\n: b\n", NULL, "t:1:3: a key must be a word, not a list or a map\n" },
+        { "a: 1\nhost: *.x\n", NULL,
+          "t:2:8: bad YAML: did not find expected alphabetic or numeric character (a value that begins with '*' or '&', such as "
+          "\"*.example.com\", needs quotes)\n" },
+        { "a: 1\nb: \001\n", NULL, "t:2:4: not YAML text: control characters are not allowed\n" },
         { "a: b: c\n", NULL,
           "t:1:5: bad YAML: mapping values are not allowed in this context (a second ':' on the line, or wrong indentation above; quote "
           "the "
