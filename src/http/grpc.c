@@ -316,6 +316,8 @@ struct grpc_call *grpc_call_new(struct http_conn *c, struct str authority, struc
         http_add(&m, HN_CONTENT_TYPE, STR("application/grpc"));
         http_add(&m, HN_TE, STR("trailers"));
         http_add(&m, HN_USER_AGENT, STR("postern/" POSTERN_VERSION));
+        for (unsigned i = 0; o && i < o->nheaders; i++)
+                http_add_name(&m, o->headers[i].name, o->headers[i].value);
         if (o && o->timeout_ms) {
                 http_add(&m, HN_GRPC_TIMEOUT, arena_printf(http_stream_arena(s), "%um", o->timeout_ms));
                 g->deadline.fn = on_deadline;
