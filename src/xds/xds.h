@@ -7,6 +7,7 @@
 #include "envoy/core.pb-c.h"
 #include "net/loop.h"
 
+struct addr;
 struct tls_ctx;
 
 /* In the order in which they must reach a proxy, so that nothing ever names what is not there yet. */
