@@ -121,7 +121,9 @@ static int run_node(struct cmd_args *a)
                 fcntl((int)ready_fd, F_SETFD, FD_CLOEXEC);
         arena_init(&arena, 0);
         diags_init(&d);
-        if (api_config(a, &arena, &api, &d))
+        if (cmd_flag(a, "remove"))
+                rc = node_teardown(str_of(cmd_value(a, "name", "default")), &d) ? CMD_OK : CMD_FAILED;
+        else if (api_config(a, &arena, &api, &d))
                 rc = node_run(a, &api, (int)ready_fd, &d);
         print_diags(&d);
         diags_fini(&d);
@@ -144,6 +146,7 @@ static const struct cmd_opt node_opts[] = {
         { "cluster-domain", 0, "NAME", "domain of the cluster's names (cluster.local)", false },
         { "offline", 0, NULL, "no way out of this machine: a namespace plays the Internet", false },
         { "ready-fd", 0, "FD", "descriptor to write to when ready", false },
+        { "remove", 0, NULL, "remove everything that nodes of this cluster made (as down does), and end", false },
         { 0 },
 };
 

@@ -693,12 +693,13 @@ void ctr_stop(struct ctr *c, const char *why, uint64_t grace_ms)
         c->backoff_until_ms = 0;
         if (c->state != CTR_RUNNING && c->state != CTR_STARTING)
                 return;
-        if (c->stopping && grace_ms >= c->grace_ms)
+        if (c->stopping && loop_now_ms(l) + grace_ms >= c->stop_at_ms)
                 return;
         bool again = c->stopping;
         c->stopping = true;
         c->kill_reason = why;
         c->grace_ms = grace_ms;
+        c->stop_at_ms = loop_now_ms(l) + grace_ms;
         if (c->state == CTR_STARTING)
                 return;                         /* ctr_running() comes back here */
         for (unsigned u = 0; u < PROBE_USES; u++)

@@ -4,7 +4,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <linux/if_bridge.h>
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>
 #include <linux/veth.h>
@@ -77,11 +76,6 @@ static void req_text(struct nl_req *r, uint16_t type, const char *text)
         req_attr(r, type, text, strlen(text) + 1);
 }
 
-static void req_u8(struct nl_req *r, uint16_t type, uint8_t v)
-{
-        req_attr(r, type, &v, sizeof(v));
-}
-
 static void req_u32(struct nl_req *r, uint16_t type, uint32_t v)
 {
         req_attr(r, type, &v, sizeof(v));
@@ -140,22 +134,6 @@ int nl_link_index(struct nl *n, const char *name)
         return ((struct ifinfomsg *)NLMSG_DATA(&got.h))->ifi_index;
 }
 
-int nl_link_add_bridge(struct nl *n, const char *name)
-{
-        /* Without an address of its own a bridge takes the lowest of its ports', and changes it when that port goes: every pod would
-         * go on sending to an address that nobody has. */
-        static const unsigned char mac[6] = { 0x02, 0x50, 0x53, 0x54, 0x00, 0x01 };
-        struct nl_req r;
-
-        req_begin(&r, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, sizeof(struct ifinfomsg));
-        req_text(&r, IFLA_IFNAME, name);
-        req_attr(&r, IFLA_ADDRESS, mac, sizeof(mac));
-        struct rtattr *info = req_attr(&r, IFLA_LINKINFO, NULL, 0);
-        req_attr(&r, IFLA_INFO_KIND, "bridge", 6);
-        req_nest_end(&r, info);
-        return req_run(n, &r, NULL);
-}
-
 int nl_link_add_veth(struct nl *n, const char *name, const char *peer, int peer_ns_fd)
 {
         static const struct ifinfomsg none;
@@ -195,30 +173,6 @@ int nl_link_up(struct nl *n, const char *name)
         return req_run(n, &r, NULL);
 }
 
-int nl_link_enslave(struct nl *n, const char *name, const char *master, bool isolated)
-{
-        int bridge = nl_link_index(n, master), index = nl_link_index(n, name);
-        struct nl_req r;
-
-        if (bridge < 0 || index < 0)
-                return bridge < 0 ? bridge : index;
-        struct ifinfomsg *i = req_begin(&r, RTM_NEWLINK, 0, sizeof(*i));
-        i->ifi_index = index;
-        req_u32(&r, IFLA_MASTER, (uint32_t)bridge);
-        int err = req_run(n, &r, NULL);
-        if (err || !isolated)
-                return err;
-
-        i = req_begin(&r, RTM_SETLINK, 0, sizeof(*i));
-        i->ifi_family = AF_BRIDGE;
-        i->ifi_index = index;
-        struct rtattr *port = req_attr(&r, IFLA_PROTINFO | NLA_F_NESTED, NULL, 0);
-        req_u8(&r, IFLA_BRPORT_ISOLATED, 1);
-        req_nest_end(&r, port);
-        port->rta_type = IFLA_PROTINFO | NLA_F_NESTED;
-        return req_run(n, &r, NULL);
-}
-
 int nl_addr_add(struct nl *n, const char *dev, const struct addr *ip, unsigned bits)
 {
         int index = nl_link_index(n, dev);
@@ -238,25 +192,41 @@ int nl_addr_add(struct nl *n, const char *dev, const struct addr *ip, unsigned b
         return err == -EEXIST ? 0 : err;
 }
 
-int nl_route_set(struct nl *n, const struct cidr *to, const struct addr *via, const char *dev)
+static void req_route(struct nl_req *r, const struct cidr *to, unsigned char type, unsigned char scope)
+{
+        struct rtmsg *m = req_begin(r, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, sizeof(*m));
+
+        m->rtm_family = (uint8_t)to->base.sa.sa_family;
+        m->rtm_dst_len = (uint8_t)to->bits;
+        m->rtm_table = RT_TABLE_MAIN;
+        m->rtm_protocol = RTPROT_STATIC;
+        m->rtm_scope = scope;
+        m->rtm_type = type;
+        if (to->bits)
+                req_ip(r, RTA_DST, &to->base);
+}
+
+int nl_route_set(struct nl *n, const struct cidr *to, const struct addr *via, const char *dev, const struct addr *source)
 {
         int index = nl_link_index(n, dev);
         struct nl_req r;
 
         if (index < 0)
                 return index;
-        struct rtmsg *m = req_begin(&r, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, sizeof(*m));
-        m->rtm_family = (uint8_t)to->base.sa.sa_family;
-        m->rtm_dst_len = (uint8_t)to->bits;
-        m->rtm_table = RT_TABLE_MAIN;
-        m->rtm_protocol = RTPROT_STATIC;
-        m->rtm_scope = via || to->base.sa.sa_family == AF_INET6 ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK;
-        m->rtm_type = RTN_UNICAST;
-        if (to->bits)
-                req_ip(&r, RTA_DST, &to->base);
+        req_route(&r, to, RTN_UNICAST, via || to->base.sa.sa_family == AF_INET6 ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK);
         if (via)
                 req_ip(&r, RTA_GATEWAY, via);
+        if (source)
+                req_ip(&r, RTA_PREFSRC, source);
         req_u32(&r, RTA_OIF, (uint32_t)index);
+        return req_run(n, &r, NULL);
+}
+
+int nl_route_unreachable(struct nl *n, const struct cidr *to)
+{
+        struct nl_req r;
+
+        req_route(&r, to, RTN_UNREACHABLE, RT_SCOPE_UNIVERSE);
         return req_run(n, &r, NULL);
 }
 

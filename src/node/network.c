@@ -22,7 +22,9 @@
 #define INET_NODE    "198.18.0.1"
 #define INET_GATEWAY "198.18.0.2"
 #define POD_V6_NET   "fd00:244::"
+#define POD_V6_RANGE POD_V6_NET "/64"
 #define POD_V6_NODE  "fd00:244::1"
+#define LINK_GATEWAY "fe80::1"
 
 static struct cidr cidr_of(const char *text)
 {
@@ -116,11 +118,6 @@ static bool step(struct steps *s, int err, const char *what)
         return s->err == 0;
 }
 
-static int ignore_exists(int err)
-{
-        return err == -EEXIST ? 0 : err;
-}
-
 static int sysctls(const char *const (*v)[2], unsigned n)
 {
         for (unsigned i = 0; i < n; i++) {
@@ -139,31 +136,27 @@ static int node_inside(void *arg)
                 { "ipv4/ip_forward", "1" },
                 { "ipv4/conf/all/send_redirects", "0" },
                 { "ipv4/conf/default/send_redirects", "0" },
+                { "ipv4/conf/default/rp_filter", "1" },
                 { "ipv6/conf/default/accept_dad", "0" },
                 { "ipv6/conf/default/accept_ra", "0" },
                 { "ipv6/conf/all/forwarding", "1" },
                 { "core/somaxconn", "4096" },
         };
         struct network *n = arg;
-        struct nl nl;
-        int err = sysctls(settings, ARRAY_LEN(settings));
         struct addr v6 = ip_of(POD_V6_NODE);
+        struct cidr range6 = cidr_of(POD_V6_RANGE);
+        struct nl nl;
 
+        int err = sysctls(settings, ARRAY_LEN(settings));
         if (err || (err = nl_open(&nl)))
                 return err;
-        if (!err)
-                err = ignore_exists(nl_link_add_bridge(&nl, "pbr0"));
-        if (!err)
-                err = nl_link_up(&nl, "pbr0");
-        if (!err)
-                err = nl_addr_add(&nl, "pbr0", &n->gateway, n->pods.bits);
-        if (!err) {
-                int six = nl_addr_add(&nl, "pbr0", &v6, 64);
-                if (six && six != -EOPNOTSUPP && six != -EACCES)
-                        err = six;
-        }
+        err = nl_addr_add(&nl, "lo", &n->gateway, 32);
         if (!err)
                 err = nl_addr_add(&nl, "lo", &n->dns, 32);
+        if (!err)
+                err = nl_route_unreachable(&nl, &n->pods);
+        if (!err && nl_addr_add(&nl, "lo", &v6, 128) == 0)      /* a kernel without IPv6 is no obstacle */
+                err = nl_route_unreachable(&nl, &range6);
         nl_close(&nl);
         return err;
 }
@@ -185,9 +178,9 @@ static int inet_inside(void *arg)
         if (!err)
                 err = nl_addr_add(&nl, "eth0", &gateway, 32);
         if (!err)
-                err = nl_route_set(&nl, &to_node, NULL, "eth0");
+                err = nl_route_set(&nl, &to_node, NULL, "eth0", NULL);
         if (!err)
-                err = nl_route_set(&nl, &n->pods, &node, "eth0");
+                err = nl_route_set(&nl, &n->pods, &node, "eth0", NULL);
         nl_close(&nl);
         return err;
 }
@@ -215,9 +208,9 @@ static int inet_link(void *arg)
         if (!err)
                 err = nl_addr_add(&nl, "inet0", &node, 32);
         if (!err)
-                err = nl_route_set(&nl, &to_gateway, NULL, "inet0");
+                err = nl_route_set(&nl, &to_gateway, NULL, "inet0", NULL);
         if (!err)
-                err = nl_route_set(&nl, &net, &gateway, "inet0");
+                err = nl_route_set(&nl, &net, &gateway, "inet0", NULL);
         if (fd >= 0)
                 close(fd);
         nl_close(&nl);
@@ -308,7 +301,7 @@ static int uplink_inside(void *arg)
         if (!err)
                 err = nl_link_up(&nl, "uplink");
         if (!err)
-                err = nl_route_set(&nl, &all, j->host, "uplink");
+                err = nl_route_set(&nl, &all, j->host, "uplink", NULL);
         nl_close(&nl);
         return err;
 }
@@ -451,7 +444,7 @@ int network_up(struct network *n, struct buf *error)
 
         step(&s, netns_create(n->netns), "making the node's network namespace");
         if (!s.err)
-                step(&s, netns_run(n->netns, node_inside, n), "setting up the node's bridge");
+                step(&s, netns_run(n->netns, node_inside, n), "setting up the node's network namespace");
         if (s.err)
                 return s.err;
         if (!n->offline)
@@ -489,26 +482,30 @@ struct pod_job {
         const struct addr *ip;
         struct addr ip6;
         char host_dev[IF_NAMESIZE];
-        int pod_fd;
+        int pod_fd;                             /* -1: the pair of links is there */
 };
 
+/* The node's end: made when it is missing, and the routes to the pod. */
 static int pod_outside(void *arg)
 {
         struct pod_job *j = arg;
+        struct addr link_gateway = ip_of(LINK_GATEWAY), node6 = ip_of(POD_V6_NODE);
+        struct cidr to4 = host_of(j->ip), to6 = host_of(&j->ip6);
         struct nl nl;
 
         int err = nl_open(&nl);
         if (err)
                 return err;
-        err = nl_link_add_veth(&nl, j->host_dev, "eth0", j->pod_fd);
-        if (err == -EEXIST) {                   /* a left-over of a crash: perhaps without the other end */
-                nl_link_del(&nl, j->host_dev);
+        if (j->pod_fd >= 0) {
+                nl_link_del(&nl, j->host_dev);  /* a left-over of a crash, perhaps without the other end */
                 err = nl_link_add_veth(&nl, j->host_dev, "eth0", j->pod_fd);
         }
         if (!err)
-                err = nl_link_enslave(&nl, j->host_dev, "pbr0", true);
-        if (!err)
                 err = nl_link_up(&nl, j->host_dev);
+        if (!err)
+                err = nl_route_set(&nl, &to4, NULL, j->host_dev, &j->n->gateway);
+        if (!err && nl_addr_add(&nl, j->host_dev, &link_gateway, 64) == 0)
+                err = nl_route_set(&nl, &to6, NULL, j->host_dev, &node6);
         nl_close(&nl);
         return err;
 }
@@ -525,8 +522,8 @@ static int pod_inside(void *arg)
                 { "core/somaxconn", "4096" },
         };
         struct pod_job *j = arg;
-        struct addr gateway6 = ip_of(POD_V6_NODE);
-        struct cidr via4 = host_of(&j->n->gateway), via6 = host_of(&gateway6), all4 = cidr_of("0.0.0.0/0"), all6 = cidr_of("::/0");
+        struct addr gateway6 = ip_of(LINK_GATEWAY);
+        struct cidr via4 = host_of(&j->n->gateway), all4 = cidr_of("0.0.0.0/0"), all6 = cidr_of("::/0");
         struct nl nl;
 
         int err = sysctls(settings, ARRAY_LEN(settings));
@@ -538,14 +535,11 @@ static int pod_inside(void *arg)
         if (!err)
                 err = nl_link_up(&nl, "eth0");
         if (!err)
-                err = nl_route_set(&nl, &via4, NULL, "eth0");
+                err = nl_route_set(&nl, &via4, NULL, "eth0", NULL);
         if (!err)
-                err = nl_route_set(&nl, &all4, &j->n->gateway, "eth0");
-        if (!err && nl_addr_add(&nl, "eth0", &j->ip6, 128) == 0) {      /* a kernel without IPv6 is no obstacle */
-                err = nl_route_set(&nl, &via6, NULL, "eth0");
-                if (!err)
-                        err = nl_route_set(&nl, &all6, &gateway6, "eth0");
-        }
+                err = nl_route_set(&nl, &all4, &j->n->gateway, "eth0", NULL);
+        if (!err && nl_addr_add(&nl, "eth0", &j->ip6, 128) == 0)
+                err = nl_route_set(&nl, &all6, &gateway6, "eth0", NULL);
         nl_close(&nl);
         return err;
 }
@@ -573,15 +567,16 @@ int network_pod_add(struct network *n, struct str uid, const struct addr *ip, st
         snprintf(j.host_dev, sizeof(j.host_dev), "pv%08x", uid_hash(uid));
         if (!step(&s, netns_create(netns), "making the pod's network namespace"))
                 return s.err;
+        j.pod_fd = -1;
         if (netns_run(netns, pod_has_eth0, NULL) < 0) {
                 netns_path(netns, path);
                 j.pod_fd = open(path, O_RDONLY | O_CLOEXEC);
                 step(&s, j.pod_fd < 0 ? -errno : 0, path);
-                if (!s.err)
-                        step(&s, netns_run(n->netns, pod_outside, &j), "connecting the pod to the bridge");
-                if (j.pod_fd >= 0)
-                        close(j.pod_fd);
         }
+        if (!s.err)
+                step(&s, netns_run(n->netns, pod_outside, &j), "connecting the pod to the node");
+        if (j.pod_fd >= 0)
+                close(j.pod_fd);
         if (!s.err)
                 step(&s, netns_run(netns, pod_inside, &j), "setting up the pod's network");
         return s.err;

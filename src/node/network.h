@@ -1,11 +1,13 @@
-/* The node's network: one namespace with a bridge, one more a pod, and the ways out.
+/* The node's network: one namespace that routes, one more a pod, and the ways out.
  *
- *      pod namespace                 node namespace postern-NAME              host
- *      eth0 10.244.0.7/32 ---veth--- pbr0 10.244.0.1/16   uplink ---veth--- pst…  -> NAT by table ip postern_NAME
- *                                    lo   10.96.0.10      inet0  ---veth--- postern-NAME.inet (--offline)
+ *      pod namespace                   node namespace postern-NAME              host
+ *      eth0 10.244.0.7/32 ----veth---- pv… route 10.244.0.7   uplink ---veth--- pst…  -> NAT by table ip postern_NAME
+ *      default via 10.244.0.1          lo  10.244.0.1         inet0  ---veth--- postern-NAME.inet (--offline)
+ *                                      lo  10.96.0.10
  *
- * A pod's address is a /32 whose only neighbour is the node, and the bridge's ports are isolated from each other: whatever a pod sends is
- * routed by the node, which is what makes Service addresses (and later, policy) work between pods of one bridge. */
+ * There is no bridge: each pod hangs on an interface of its own, with a host route, so whatever it sends is routed by the node. That is what
+ * makes Service addresses work between neighbours (on a bridge, netfilter may or may not see their frames, depending on a module that somebody
+ * else loads), and it lets the kernel drop packets with a source that is not the pod's (strict reverse path). */
 #ifndef NODE_NETWORK_H
 #define NODE_NETWORK_H
 

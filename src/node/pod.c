@@ -337,9 +337,9 @@ static bool pod_ran_out(const struct pod *p)
 
 static void pod_run(struct pod *p)
 {
-        bool open = true;
+        bool open = true, out = pod_ran_out(p);
 
-        for (size_t i = 0; i < p->n; i++) {
+        for (size_t i = 0; i < p->n && !out; i++) {
                 struct ctr *c = &p->v[i];
                 if (pod_init_failed(p, c)) {
                         pod_stop_all(p, "InitFailed", 30000, true);
@@ -360,7 +360,7 @@ static void pod_run(struct pod *p)
                 else
                         open = false;
         }
-        if (!pod_ran_out(p))
+        if (!out)
                 return;
         if (pod_any_alive(p, true)) {
                 pod_stop_all(p, "Completed", (uint64_t)spec_int(p->obj->node, "spec.terminationGracePeriodSeconds", 30) * 1000, true);

@@ -105,7 +105,7 @@ struct ctr {
         struct probe probe[PROBE_USES];
         bool stopping, stop_sent, hook_running;
         const char *kill_reason;                /* static: why we stop it, for the events */
-        uint64_t grace_ms;
+        uint64_t grace_ms, stop_at_ms;
 };
 
 const struct pb_node *ctr_spec(const struct ctr *c);

@@ -527,7 +527,8 @@ static void children_reap(struct shim *s)
 
 static void serve(struct shim *s)
 {
-        uint64_t give_up_ms = 0;
+        /* A short container may have ended while the runtime was still starting it. */
+        uint64_t give_up_ms = s->reaped ? clock_mono_ms() + SHIM_DRAIN_MS : 0;
 
         while (!s->reaped || ((s->out[0] >= 0 || s->out[1] >= 0) && clock_mono_ms() < give_up_ms)) {
                 struct pollfd p[5 + SHIM_CLIENTS] = {

@@ -316,12 +316,10 @@ enum volume_result volume_sync(const struct pb_node *pod, const struct volume_ct
 
 /* ---- mounts of a container ---- */
 
-static bool sub_path_good(struct str path)
+static bool path_stays(struct str path)
 {
         struct str part;
 
-        if (path.n && path.p[0] == '/')
-                return false;
         while (str_next(&path, '/', &part))
                 if (str_eqc(part, ".."))
                         return false;
@@ -344,7 +342,7 @@ static bool one_mount(const struct pb_node *pod, const struct pb_node *m, const 
         }
         if (expr.n)
                 sub = spec_expand(expr, vars, nvars, a);
-        if (!to.n || to.p[0] != '/' || !sub_path_good(to) || !sub_path_good(sub)) {
+        if (!to.n || to.p[0] != '/' || (sub.n && sub.p[0] == '/') || !path_stays(to) || !path_stays(sub)) {
                 buf_printf(&e->text, "volumeMount \"" STR_FMT "\": mountPath must be absolute and subPath relative, both without \"..\"", STR_ARG(name));
                 return false;
         }
