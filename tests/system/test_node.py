@@ -405,9 +405,7 @@ def test_offline_internet(node):
     assert json.loads(curl("https://httpbin.org/headers").stdout)["headers"]["Host"] == "httpbin.org"
     assert json.loads(curl("https://any.example.com/ip").stdout)["origin"] == ip
     assert json.loads(curl("--http1.1", "-d", "a=b", "https://example.com/post").stdout)["form"] == {"a": "b"}
-    assert len(curl("https://httpbin.org/bytes/90000").stdout) > 10000
-    outside = subprocess.run(["curl", "-sS", "--max-time", "5", "https://httpbin.org/"], capture_output=True, text=True)
-    assert "Postern" not in outside.stderr and outside.returncode != 0 or True
+    assert curl("-o", "/dev/null", "-w", "%{size_download}", "https://httpbin.org/bytes/90000").stdout == "90000"
     node.delete("web")
 
 
@@ -474,11 +472,10 @@ def test_node_killed_and_started_again(node):
     assert lines == ["line %d" % (i + 1) for i in range(len(lines))]
     # a pod deleted while no node ran goes too
     node.kill()
+    before = len([x for x in os.listdir("/run/netns") if "postern-pytest-node.pod" in x])
     node.api.remove("pods", "default", "stay")
     node.start()
-    gone = lambda: not any("postern-pytest-node.pod" in x for x in os.listdir("/run/netns")) or len(
-        [x for x in os.listdir("/run/netns") if "postern-pytest-node.pod" in x]) == 1
-    node.api.wait("namespace removed", gone)
+    node.api.wait("namespace removed", lambda: len([x for x in os.listdir("/run/netns") if "postern-pytest-node.pod" in x]) < before)
     node.delete("ends")
 
 
