@@ -95,6 +95,31 @@ static bool read_options(struct cmd_args *a, struct kube_apiserver_opts *o, stru
         return cmd_number(a, "ready-fd", 0, 1 << 20, ready_fd);
 }
 
+/* Port 0 means the port of the last start while that is free: kubeconfigs go on working after a crash. */
+static struct kube_apiserver *start(struct loop *l, struct kube_apiserver_opts *o, const char *port_file, struct diags *d)
+{
+        struct buf b = BUF_INIT, at = BUF_INIT;
+        uint64_t port;
+        struct kube_apiserver *s = NULL;
+        struct str asked = o->listen;
+
+        if (port_file && str_ends(asked, STR(":0")) && buf_read_file(&b, port_file, 16) == 0 && str_u64(str_sub(buf_view(&b), 0, b.n ? b.n - 1 : 0), &port) &&
+            port && port < 65536) {
+                buf_printf(&at, STR_FMT "%u", STR_ARG(str_sub(asked, 0, asked.n - 1)), (unsigned)port);
+                o->listen = buf_view(&at);
+                s = kube_apiserver_new(l, o, d);
+                if (!s && d->n && str_eqc(str_of(d->v[0].code), "KUB0401"))
+                        diags_clear(d);
+        }
+        if (!s && !d->errors) {
+                o->listen = asked;
+                s = kube_apiserver_new(l, o, d);
+        }
+        buf_fini(&at);
+        buf_fini(&b);
+        return s;
+}
+
 static int run(struct cmd_args *a)
 {
         static const int signals[] = { SIGTERM, SIGINT };
@@ -112,7 +137,7 @@ static int run(struct cmd_args *a)
         diags_init(&d);
         o.admission = admission_hooks(admission, &o.nadmission);
         struct loop_signal *sig = loop_signal_new(sv.loop, signals, ARRAY_LEN(signals), on_signal, &sv);
-        sv.s = kube_apiserver_new(sv.loop, &o, &d);
+        sv.s = start(sv.loop, &o, port_file, &d);
         if (!sv.s) {
                 rc = report(&d);
         } else if (port_file && !write_port(port_file, kube_apiserver_port(sv.s))) {

@@ -107,6 +107,7 @@ bool kube_api_delete(struct kube_api *api, const struct kobj *o, const char *pol
 void kube_meta_create(struct kube_api *api, const struct kube_resource *res, struct pb_node *o, struct arena *a);
 struct str kube_now_text(struct kube_api *api, struct arena *a);
 struct str kube_random_suffix(struct arena *a, unsigned n);
+struct str kube_base64(struct str in, struct arena *a);
 struct pb_node *kube_map(struct arena *a, struct pb_node *parent, const char *key);            /* existing or new map */
 struct pb_node *kube_list_at(struct arena *a, struct pb_node *parent, const char *key);        /* existing or new list */
 void kube_put_int(struct arena *a, struct pb_node *map, const char *key, int64_t v);

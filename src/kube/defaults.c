@@ -309,33 +309,13 @@ static void namespace(struct arena *a, struct pb_node *o)
         def_str(a, kube_map(a, o, "status"), "phase", "Active");
 }
 
-static struct str base64(struct str in, struct arena *a)
-{
-        static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-        char *p = arena_alloc(a, (in.n + 2) / 3 * 4 + 1);
-        size_t n = 0;
-
-        for (size_t i = 0; i < in.n; i += 3) {
-                unsigned v = (unsigned)(uint8_t)in.p[i] << 16;
-
-                v |= i + 1 < in.n ? (unsigned)(uint8_t)in.p[i + 1] << 8 : 0;
-                v |= i + 2 < in.n ? (unsigned)(uint8_t)in.p[i + 2] : 0;
-                p[n++] = alphabet[v >> 18];
-                p[n++] = alphabet[v >> 12 & 63];
-                p[n++] = i + 1 < in.n ? alphabet[v >> 6 & 63] : '=';
-                p[n++] = i + 2 < in.n ? alphabet[v & 63] : '=';
-        }
-        p[n] = 0;
-        return str_make(p, n);
-}
-
 static void secret(struct arena *a, struct pb_node *o)
 {
         struct pb_node *plain = map_of(pb_get(o, "stringData"));
 
         def_str(a, o, "type", "Opaque");
         for (size_t i = 0; plain && i < plain->n; i++)
-                pb_put_str(a, kube_map(a, o, "data"), arena_cstr(a, plain->keys[i]), base64(plain->v[i]->text, a));
+                pb_put_str(a, kube_map(a, o, "data"), arena_cstr(a, plain->keys[i]), kube_base64(plain->v[i]->text, a));
         pb_del(o, "stringData");
 }
 

@@ -73,6 +73,26 @@ struct str kube_random_suffix(struct arena *a, unsigned n)
         return str_make(p, n);
 }
 
+struct str kube_base64(struct str in, struct arena *a)
+{
+        static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        char *p = arena_alloc(a, (in.n + 2) / 3 * 4 + 1);
+        size_t n = 0;
+
+        for (size_t i = 0; i < in.n; i += 3) {
+                unsigned v = (unsigned)(uint8_t)in.p[i] << 16;
+
+                v |= i + 1 < in.n ? (unsigned)(uint8_t)in.p[i + 1] << 8 : 0;
+                v |= i + 2 < in.n ? (unsigned)(uint8_t)in.p[i + 2] : 0;
+                p[n++] = alphabet[v >> 18];
+                p[n++] = alphabet[v >> 12 & 63];
+                p[n++] = i + 1 < in.n ? alphabet[v >> 6 & 63] : '=';
+                p[n++] = i + 2 < in.n ? alphabet[v & 63] : '=';
+        }
+        p[n] = 0;
+        return str_make(p, n);
+}
+
 static bool has_generation(const struct kube_resource *res)
 {
         return res->shape == KUBE_CUSTOM || str_eqc(str_of(res->group), "apps") || str_eqc(str_of(res->group), "apiextensions.k8s.io") ||

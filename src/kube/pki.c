@@ -135,11 +135,48 @@ int kube_make_dirs(const char *path)
         return err;
 }
 
+static const char *const clients[][3] = { { "admin", "kubernetes-admin", "system:masters" },
+                                          { "controller", "postern-controller", "postern:controllers" },
+                                          { "node", "system:node:postern", "system:nodes" } };
+
+static bool kubeconfig(struct str dir, const char *who, struct str url, struct arena *a, struct diags *d)
+{
+        struct buf part = BUF_INIT, out = BUF_INIT;
+        const char *files[3] = { "ca.crt", arena_printf(a, "%s.crt", who).p, arena_printf(a, "%s.key", who).p };
+        struct str data[3];
+        bool ok = true;
+
+        for (unsigned i = 0; i < 3 && ok; i++) {
+                part.n = 0;
+                ok = read_one(dir, files[i], &part, d) > 0;
+                data[i] = kube_base64(buf_view(&part), a);
+        }
+        if (ok) {
+                buf_printf(&out, "apiVersion: v1\nkind: Config\nclusters:\n- name: postern\n  cluster:\n    server: " STR_FMT "\n    certificate-authority-data: " STR_FMT
+                           "\nusers:\n- name: %s\n  user:\n    client-certificate-data: " STR_FMT "\n    client-key-data: " STR_FMT
+                           "\ncontexts:\n- name: postern\n  context:\n    cluster: postern\n    user: %s\ncurrent-context: postern\n",
+                           STR_ARG(url), STR_ARG(data[0]), who, STR_ARG(data[1]), STR_ARG(data[2]), who);
+                ok = write_one(dir, arena_printf(a, "%s.kubeconfig", who).p, &out, 0600, d);
+        }
+        buf_fini(&part);
+        buf_fini(&out);
+        return ok;
+}
+
+bool kube_pki_kubeconfigs(struct str dir, struct str url, struct diags *d)
+{
+        struct arena a;
+        bool ok = true;
+
+        arena_init(&a, 16384);
+        for (size_t i = 0; i < ARRAY_LEN(clients) && ok; i++)
+                ok = kubeconfig(dir, clients[i][0], url, &a, d);
+        arena_fini(&a);
+        return ok;
+}
+
 bool kube_pki_open(struct kube_pki *p, struct str dir, const struct str *dns, unsigned ndns, const struct str *ips, unsigned nips, struct diags *d)
 {
-        static const char *const clients[][3] = { { "admin", "kubernetes-admin", "system:masters" },
-                                                  { "controller", "postern-controller", "postern:controllers" },
-                                                  { "node", "system:node:postern", "system:nodes" } };
         char *path = path_of(dir, "");
         bool fresh;
 

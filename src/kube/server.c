@@ -13,6 +13,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* ---- who is calling ---- */
@@ -275,36 +276,100 @@ static int listen_now(void *arg)
         return 0;
 }
 
-static bool add_listener(struct kube_apiserver *s, const struct addr *at, struct tls_ctx *tls, struct str netns, bool is_unix, struct diags *d)
+/* 0, or -errno. */
+static int open_listener(struct kube_apiserver *s, struct kube_listener *l, const struct addr *at, struct tls_ctx *tls, struct str netns)
 {
         struct http_opts http = { .max_headers = 200, .max_head_bytes = 65536 };
-        struct kube_listener *l = &s->l[s->nl];
         struct listen_args q = { s, l, { .listen = at, .unix_mode = 0600, .tls = tls, .idle_ms = 300000, .max_conns = 4096, .http = &http }, 0 };
-        char text[ADDR_TEXT_MAX];
 
         l->s = s;
-        l->is_unix = is_unix;
-        if (netns.n) {
+        if (!netns.n) {
+                listen_now(&q);
+        } else {
                 char *path = str_dup(netns);
                 int rc = sock_in_netns(path, listen_now, &q);
 
                 free(path);
                 if (rc < 0)
                         q.err = rc;
-        } else {
-                listen_now(&q);
         }
-        if (!l->http) {
+        return l->http ? 0 : q.err ? q.err : -EINVAL;
+}
+
+static bool add_listener(struct kube_apiserver *s, const struct addr *at, struct tls_ctx *tls, bool is_unix, struct diags *d)
+{
+        struct kube_listener *l = &s->l[s->nl];
+        char text[ADDR_TEXT_MAX];
+
+        l->is_unix = is_unix;
+        int err = open_listener(s, l, at, tls, STR(""));
+        if (err) {
                 addr_text(at, text);
-                diag_add(d, DIAG_ERROR, "KUB0401", &(struct diag_at){ .resource = str_of(text) }, "cannot listen%s" STR_FMT ": %s", netns.n ? " in " : "",
-                         STR_ARG(netns), strerror(-q.err));
+                diag_add(d, DIAG_ERROR, "KUB0401", &(struct diag_at){ .resource = str_of(text) }, "cannot listen: %s", strerror(-err));
                 return false;
         }
         s->nl++;
         return true;
 }
 
-static bool tcp_listener(struct kube_apiserver *s, struct str text, const char *option, struct tls_ctx *tls, struct str netns, struct diags *d)
+/* ---- the listener inside of the node's network ---- */
+
+enum { NODE_RETRY_MS = 100, NODE_LOOK_MS = 1000 };
+
+static uint64_t inode_of(struct str path)
+{
+        char *p = str_dup(path);
+        struct stat st;
+        uint64_t ino = stat(p, &st) ? 0 : (uint64_t)st.st_ino;
+
+        free(p);
+        return ino;
+}
+
+/* The node makes its namespace and the address in it after we start, and makes them anew after a crash: this listener follows. */
+static void on_node_timer(struct loop_timer *t)
+{
+        struct kube_apiserver *s = t->arg;
+        uint64_t inode = s->node.netns.n ? inode_of(s->node.netns) : 1;
+        struct addr at;
+
+        if (s->node.l.http && s->node.inode != inode) {
+                http_service_free(s->node.l.http);
+                s->node.l.http = NULL;
+        }
+        if (!s->node.l.http && inode && addr_parse(&at, s->node.address)) {
+                int err = open_listener(s, &s->node.l, &at, s->node.tls, s->node.netns);
+
+                s->node.inode = inode;
+                if (!err)
+                        LOG(LOG_INFO, "apiserver", "listening on " STR_FMT " in the node's network", STR_ARG(s->node.address));
+                else if (!s->node.complained && err != -ENOENT && err != -EADDRNOTAVAIL && err != -EINVAL)
+                        LOG(LOG_WARN, "apiserver", "cannot listen on " STR_FMT " in " STR_FMT " yet: %s", STR_ARG(s->node.address), STR_ARG(s->node.netns), strerror(-err));
+                s->node.complained = err != 0;
+        }
+        loop_timer_arm(s->loop, t, s->node.l.http ? NODE_LOOK_MS : NODE_RETRY_MS);
+}
+
+static bool node_listener(struct kube_apiserver *s, const struct kube_apiserver_opts *o, struct tls_ctx *tls, struct diags *d)
+{
+        struct addr at;
+
+        if (!o->node_listen.n)
+                return true;
+        if (!addr_parse(&at, o->node_listen) || at.sa.sa_family == AF_UNIX) {
+                diag_add(d, DIAG_ERROR, "KUB0402", &(struct diag_at){ .resource = STR("--node-listen") }, "\"" STR_FMT "\" is not an address and a port, such as "
+                         "10.244.0.1:6443", STR_ARG(o->node_listen));
+                return false;
+        }
+        s->node.address = arena_str(&s->arena, o->node_listen);
+        s->node.netns = arena_str(&s->arena, o->node_netns);
+        s->node.tls = tls_ctx_ref(tls);
+        s->node.timer = (struct loop_timer){ .fn = on_node_timer, .arg = s };
+        on_node_timer(&s->node.timer);
+        return true;
+}
+
+static bool tcp_listener(struct kube_apiserver *s, struct str text, const char *option, struct tls_ctx *tls, struct diags *d)
 {
         struct addr a;
 
@@ -315,14 +380,14 @@ static bool tcp_listener(struct kube_apiserver *s, struct str text, const char *
                          "127.0.0.1:6443", STR_ARG(text));
                 return false;
         }
-        return add_listener(s, &a, tls, netns, false, d);
+        return add_listener(s, &a, tls, false, d);
 }
 
 static bool listen_all(struct kube_apiserver *s, const struct kube_apiserver_opts *o, struct tls_ctx *tls, struct diags *d)
 {
         struct addr a;
 
-        if (!tcp_listener(s, o->listen, "--listen", tls, STR(""), d) || !tcp_listener(s, o->node_listen, "--node-listen", tls, o->node_netns, d))
+        if (!tcp_listener(s, o->listen, "--listen", tls, d) || !node_listener(s, o, tls, d))
                 return false;
         if (!o->unix_path.n)
                 return true;
@@ -330,7 +395,7 @@ static bool listen_all(struct kube_apiserver *s, const struct kube_apiserver_opt
                 diag_add(d, DIAG_ERROR, "KUB0402", &(struct diag_at){ .resource = STR("--unix") }, "the path is too long for a Unix socket");
                 return false;
         }
-        return add_listener(s, &a, NULL, STR(""), true, d);
+        return add_listener(s, &a, NULL, true, d);
 }
 
 /* ---- the names in the server's certificate ---- */
@@ -521,7 +586,17 @@ struct kube_apiserver *kube_apiserver_new(struct loop *l, const struct kube_apis
                 kube_apiserver_free(s);
                 return NULL;
         }
-        s->api.server_url = arena_printf(&s->arena, "127.0.0.1:%u", kube_apiserver_port(s));
+        struct addr at;
+        if (o->listen.n && addr_parse(&at, o->listen)) {
+                char ip[ADDR_TEXT_MAX];
+
+                addr_ip_text(&at, ip);
+                s->api.server_url = arena_printf(&s->arena, strchr(ip, ':') ? "[%s]:%u" : "%s:%u", addr_is_any(&at) ? "127.0.0.1" : ip, kube_apiserver_port(s));
+                if (!kube_pki_kubeconfigs(o->pki_dir, arena_printf(&s->arena, "https://" STR_FMT, STR_ARG(s->api.server_url)), d)) {
+                        kube_apiserver_free(s);
+                        return NULL;
+                }
+        }
         kube_crds_install(&s->api);
         built_in_objects(s, o);
         if (!o->no_controllers)
@@ -551,6 +626,10 @@ void kube_apiserver_free(struct kube_apiserver *s)
         kube_tunnel_end_all(s);
         for (unsigned i = 0; i < s->nl; i++)
                 http_service_free(s->l[i].http);
+        if (s->node.l.http)
+                http_service_free(s->node.l.http);
+        loop_timer_stop(s->loop, &s->node.timer);
+        tls_ctx_unref(s->node.tls);
         loop_undefer(s->loop, &s->commit);
         kube_tokens_free(s->api.tokens);
         kube_api_fini(&s->api);
@@ -564,7 +643,7 @@ static bool idle(const struct kube_apiserver *s)
         for (unsigned i = 0; i < s->nl; i++)
                 if (http_service_conns(s->l[i].http))
                         return false;
-        return true;
+        return !s->node.l.http || !http_service_conns(s->node.l.http);
 }
 
 enum { DRAIN_LOOK_MS = 10 };
@@ -594,6 +673,9 @@ void kube_apiserver_drain(struct kube_apiserver *s, unsigned grace_ms, void (*do
         kube_watch_end_all(s);
         for (unsigned i = 0; i < s->nl; i++)
                 http_service_drain(s->l[i].http);
+        loop_timer_stop(s->loop, &s->node.timer);
+        if (s->node.l.http)
+                http_service_drain(s->node.l.http);
         s->drain_timer = (struct loop_timer){ .fn = on_drain_timer, .arg = s };
         loop_timer_arm(s->loop, &s->drain_timer, 1);
 }

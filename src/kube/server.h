@@ -23,7 +23,7 @@ struct kube_call {
         unsigned rollbacks;                     /* the store's, when the request was handled */
 };
 
-enum { KUBE_LISTENERS_MAX = 3 };
+enum { KUBE_LISTENERS_MAX = 2 };
 
 struct kube_apiserver {
         struct loop *loop;
@@ -38,6 +38,14 @@ struct kube_apiserver {
         struct kube_tunnel *tunnels;
         struct loop_task commit;
         struct loop_timer drain_timer;
+        struct {                                /* the listener in the node's network namespace, which comes and goes with the node */
+                struct kube_listener l;
+                struct str address, netns;
+                struct tls_ctx *tls;
+                uint64_t inode;                 /* of the namespace that l listens in */
+                bool complained;
+                struct loop_timer timer;
+        } node;
         struct arena arena;                     /* strings of the options */
         void (*drained)(void *arg);
         void *drained_arg;
