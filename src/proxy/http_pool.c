@@ -464,12 +464,17 @@ void http_pool_closed(struct pool_conn *c)
         serve(c->pool);
 }
 
+static const struct http_stream_ops discard_ops = {
+        .on_head = discard_head, .on_data = discard_data, .on_trailers = discard_trailers, .on_close = discard_close,
+};
+
+void http_pool_let_go(struct pool_conn *c, struct http_stream *us)
+{
+        http_stream_set_ops(us, &discard_ops, c);
+}
+
 void http_pool_discard(struct pool_conn *c, struct http_stream *us)
 {
-        static const struct http_stream_ops ops = {
-                .on_head = discard_head, .on_data = discard_data, .on_trailers = discard_trailers, .on_close = discard_close,
-        };
-
-        http_stream_set_ops(us, &ops, c);
+        http_pool_let_go(c, us);
         http_reset(us, HTTP_RESET_LOCAL);
 }

@@ -65,6 +65,8 @@ void http_pool_cancel(struct pool_wait *w);
 struct http_stream *http_pool_stream(struct pool_conn *c, const struct http_stream_ops *ops, void *arg);
 /* The owner's on_close of a stream of c: one more may begin. */
 void http_pool_closed(struct pool_conn *c);
+/* A stream that is complete both ways, or soon will be: it ends without its owner. */
+void http_pool_let_go(struct pool_conn *c, struct http_stream *us);
 /* Resets a stream whose owner goes, and swallows what still comes. */
 void http_pool_discard(struct pool_conn *c, struct http_stream *us);
 

@@ -252,9 +252,12 @@ void router_attempt_drop(struct hcm_stream *s)
                 rq_stat(s, CS_UPSTREAM_RQ_CANCELLED);
         }
         if (a->us) {
-                if (!a->got_end)
+                if (a->got_end && a->end_sent) {        /* complete: its on_close is on the way */
+                        http_pool_let_go(a->conn, a->us);
+                } else {
                         rq_stat(s, CS_UPSTREAM_RQ_TX_RESET);
-                http_pool_discard(a->conn, a->us);
+                        http_pool_discard(a->conn, a->us);
+                }
                 a->us = NULL;
         }
         if (a->host)
