@@ -147,8 +147,8 @@ enum tls_hello_result tls_hello_parse(const void *p, size_t n, size_t max, unsig
                 have += rec.n;
                 if (have >= 4) {
                         need = 4 + ((size_t)msg[1] << 16 | (size_t)msg[2] << 8 | msg[3]);
-                        if (need > max)
-                                return TLS_HELLO_TOO_LARGE;
+                        if (need > max)         /* it will never be whole */
+                                return TLS_HELLO_BAD;
                 }
                 if (have >= need && have >= 4) {
                         struct reader body = { msg + 4, need - 4 };

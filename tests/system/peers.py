@@ -2,7 +2,7 @@
 import contextlib
 import json
 import os
-import select
+import random
 import shutil
 import socket
 import ssl
@@ -38,14 +38,19 @@ def wait_for(what, check, deadline=DEADLINE, every=0.01):
 
 
 def free_port(host="127.0.0.1", taken=set()):
+    """Outside of the range that the kernel takes for outgoing connections, so that nothing slips in before the listener."""
     while True:
+        port = random.randrange(12000, 32000)
+        if port in taken:
+            continue
         with socket.socket() as s:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            s.bind((host, 0))
-            port = s.getsockname()[1]
-        if port not in taken:
-            taken.add(port)
-            return port
+            try:
+                s.bind((host, port))
+            except OSError:
+                continue
+        taken.add(port)
+        return port
 
 
 def unused_port():
@@ -117,7 +122,7 @@ def bootstrap(admin_port, listeners=(), clusters=(), **more):
 class Proxy:
     """An Envoy or a Postern that runs a configuration. `kind` is "envoy" or "postern"."""
 
-    def __init__(self, kind, config, folder, concurrency=1, netns=None, args=(), wait=True):
+    def __init__(self, kind, config, folder, concurrency=1, netns=None, group=None, args=(), wait=True):
         self.kind, self.config = kind, config
         self.admin_port = config["admin"]["address"]["socket_address"]["port_value"]
         self.netns = netns
@@ -129,6 +134,8 @@ class Proxy:
         self.output_path = self.path[:-5] + ".out"
         self.output = open(self.output_path, "w")
         command = ["ip", "netns", "exec", netns] if netns else []
+        if group is not None:
+            command += ["setpriv", f"--regid={group}", "--clear-groups"]
         if kind == "envoy":
             command += [envoy_binary(), "-c", self.path, "--concurrency", str(concurrency), "-l", "warning", "--disable-hot-restart",
                         "--file-flush-interval-msec", "10", "--drain-time-s", "1"]

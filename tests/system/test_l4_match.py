@@ -122,8 +122,8 @@ def test_http_inspector(compare, ports, servers, data, want):
 
 def test_istio_shape(compare, ports, servers):
     """Istio's outbound port 80: HTTP in one chain, everything else in the other."""
-    chains = [to("A", {"transport_protocol": "raw_buffer", "application_protocols": ["http/1.1", "h2c"]}), to("B", {}, "PassthroughFilterChain")]
-    make = config(ports, servers, chains, listener_filters=[http_inspector()], listener_filters_timeout="0s", continue_on_listener_filters_timeout=True)
+    chains = [to("A", {"transport_protocol": "raw_buffer", "application_protocols": ["http/1.1", "h2c"]})]
+    make = config(ports, servers, chains, default_filter_chain=to("B", {}, "PassthroughFilterChain"), listener_filters=[http_inspector()], listener_filters_timeout="0s", continue_on_listener_filters_timeout=True)
 
     def scenario(p):
         return [first_byte(ports[p.kind][1], d) for d in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b"xyz\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")]
