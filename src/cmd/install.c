@@ -134,7 +134,6 @@ static void merge_into(struct arena *a, struct pb_node *into, const struct pb_no
 static const char mesh_defaults[] = "accessLogFile: \"\"\n"
                                     "defaultConfig:\n"
                                     "  discoveryAddress: istiod.istio-system.svc:15010\n"
-                                    "enablePrometheusMerge: true\n"
                                     "rootNamespace: istio-system\n"
                                     "trustDomain: cluster.local\n";
 
