@@ -88,6 +88,9 @@ static void pick_named(struct xds_peer *p, enum xds_type t, struct batch *b)
                 struct peer_name *n = it->value;
                 const struct xds_item *i = find(p->config, t, it->key);
 
+                /* A cluster on its way out keeps its endpoints until nothing names it. */
+                if (!i && t == XDS_EDS && n->hash && !n->fresh && !push_holds(p->config, XDS_CDS, it->key))
+                        continue;
                 if (!i && t == XDS_EDS)
                         i = empty_assignment(b, it->key);
                 if (i && (n->fresh || n->hash != i->hash)) {

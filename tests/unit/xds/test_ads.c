@@ -317,9 +317,12 @@ static void run_changes(bool delta)
         assert_string_equal(w.log, delta ? "LDS l1 l2; " : "LDS l1 l2; ");
         push(&w, config("c2=a", "c2=2", "l2=a", "r=b"));
         assert_string_equal(w.log, delta ? "LDS -l1; " : "LDS l2; ");
-        /* Everything goes; endpoints of a cluster that is wanted still become empty. */
+        /* No endpoints any more: an empty assignment. */
+        push(&w, config("c2=a", "", "l2=a", "r=b"));
+        assert_string_equal(w.log, "EDS c2; ");
+        /* Everything goes. */
         push(&w, config("", "", "", ""));
-        assert_string_equal(w.log, delta ? "EDS c2; LDS -l2; RDS -r; CDS -c2; " : "EDS c2; LDS; CDS; ");
+        assert_string_equal(w.log, delta ? "LDS -l2; RDS -r; CDS -c2; " : "LDS; CDS; ");
         assert_int_equal(w.nacks, 0);
         assert_int_equal(w.timeouts, 0);
         world_end(&w);
