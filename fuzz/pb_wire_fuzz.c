@@ -35,6 +35,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
                 pb_pack(back, &again);
                 if (!str_eq(buf_view(&wire), buf_view(&again)) || pb_hash(m) != pb_hash(back))
                         abort();
+                ProtobufCMessage *theirs = protobuf_c_message_unpack(t, NULL, wire.n, (const uint8_t *)wire.p);
+
+                if (!theirs || !pb_equal(back, theirs))
+                        abort();
+                protobuf_c_message_free_unpacked(theirs, NULL);
                 pb_diff(back, pb_clone_message(back, &a), no_difference, NULL);
                 pb_to_json(m, 2, &json);
         } else if (!d.errors) {
