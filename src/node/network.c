@@ -385,8 +385,11 @@ static void forwarding_off(const char *run_dir)
         netns_sysctl(key, "0");
 }
 
+/* Pods leave with the uplink's address, and the host gives them its own: each side knows its own neighbours only. */
 static int uplink_nat(const struct network *n, const struct addr *inside, struct buf *error)
 {
+        static const char ours[] = "table ip postern_uplink { }\ndelete table ip postern_uplink\ntable ip postern_uplink {\n chain postrouting {\n"
+                                   "  type nat hook postrouting priority srcnat; policy accept;\n  oifname \"uplink\" masquerade\n }\n}\n";
         char table[80], ip[ADDR_TEXT_MAX];
         struct buf script = BUF_INIT;
 
@@ -395,7 +398,9 @@ static int uplink_nat(const struct network *n, const struct addr *inside, struct
         buf_printf(&script, "table ip %s { }\ndelete table ip %s\n", table, table);
         buf_printf(&script, "table ip %s {\n chain postrouting {\n  type nat hook postrouting priority srcnat; policy accept;\n", table);
         buf_printf(&script, "  ip saddr %s masquerade\n }\n}\n", ip);
-        int err = nft_run(NULL, buf_z(&script), error);
+        int err = nft_run(n->netns, ours, error);
+        if (!err)
+                err = nft_run(NULL, buf_z(&script), error);
         buf_fini(&script);
         return err;
 }

@@ -423,9 +423,9 @@ static bool node_files(struct node *n, const struct node_opts *o, struct diags *
 
         for (size_t i = 0; i < 3 && ok; i++) {
                 char *a = mem_printf("%s/%s", n->run_dir, run[i]), *b = mem_printf("%s/%s", n->state_dir, state[i]);
-                int err = rootfs_mkdirs(a, 0711);
+                int err = rootfs_mkdirs(a, 0700);
                 if (!err)
-                        err = rootfs_mkdirs(b, 0711);
+                        err = rootfs_mkdirs(b, 0700);
                 if (err)
                         ok = fail(d, "%s, %s: %s", a, b, strerror(-err));
                 free(a);

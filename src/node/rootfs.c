@@ -104,6 +104,16 @@ static int put_file(int root, const char *name, struct str text, unsigned mode)
         return err;
 }
 
+/* Running containers have the file mounted: it is never seen half written, and not touched when it is right. */
+static int replace_file(const char *path, const struct buf *b)
+{
+        struct buf old = BUF_INIT;
+        bool same = buf_read_file(&old, path, 32 << 20) == 0 && str_eq(buf_view(&old), buf_view(b));
+
+        buf_fini(&old);
+        return same ? 0 : buf_write_file(b, path, 0644);
+}
+
 static int copy_file(const char *from, const char *to, unsigned mode)
 {
         int in = open(from, O_RDONLY | O_CLOEXEC), err = 0;
@@ -190,7 +200,7 @@ static int base_ca_bundle(struct rootfs_base *b, struct str extra)
 
         buf_read_file(&all, "/etc/ssl/certs/ca-certificates.crt", 16 << 20);    /* a host without the package has none: neither have pods */
         buf_str(&all, extra);
-        int err = put_file(AT_FDCWD, path, buf_view(&all), 0644);
+        int err = replace_file(path, &all);
         buf_fini(&all);
         free(path);
         if (!err)
@@ -202,6 +212,7 @@ int rootfs_base_make(struct rootfs_base *b, const char *dir, const char *binary,
 {
         *b = (struct rootfs_base){ .dir = mem_strdup(dir) };
         char *cache = mem_printf("%s/ld.so.cache", dir);
+        struct buf linker = BUF_INIT;
         const char *what = dir;
         int err = rootfs_mkdirs(dir, 0755);
 
@@ -217,10 +228,11 @@ int rootfs_base_make(struct rootfs_base *b, const char *dir, const char *binary,
                 what = "the CA bundle";
                 err = base_ca_bundle(b, extra_ca_pem);
         }
-        if (!err && copy_file("/etc/ld.so.cache", cache, 0644) == 0)
+        if (!err && buf_read_file(&linker, "/etc/ld.so.cache", 16 << 20) == 0 && replace_file(cache, &linker) == 0)
                 base_mount(b, "ld.so.cache", "/etc/ld.so.cache");
         if (err)
                 buf_printf(error, "preparing %s for pods: %s", what, strerror(-err));
+        buf_fini(&linker);
         free(cache);
         return err;
 }

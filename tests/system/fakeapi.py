@@ -2,7 +2,9 @@
 has its own tests; this one is here so that a test of the node says something about the node only."""
 import http.server
 import json
+import os
 import queue
+import socketserver
 import threading
 import time
 import urllib.parse
@@ -34,8 +36,16 @@ def parse_path(path):
     return version, rest[0], ns, rest[1] if len(rest) > 1 else "", rest[2] if len(rest) > 2 else ""
 
 
+class UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+
+    def get_request(self):
+        request, _ = super().get_request()
+        return request, ("unix", 0)
+
+
 class FakeApi:
-    def __init__(self):
+    def __init__(self, unix=None):
         self.lock = threading.Condition()
         self.objects = {}       # (resource, ns, name) -> object
         self.version = 1
@@ -55,9 +65,16 @@ class FakeApi:
 
             do_GET = do_POST = do_PATCH = do_DELETE = do_PUT = do
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = "http://127.0.0.1:%d" % self.server.server_address[1]
+        if unix:
+            if os.path.exists(unix):
+                os.unlink(unix)
+            self.server = UnixServer(unix, Handler)
+            self.url = "unix:" + unix
+        else:
+            self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+            self.server.daemon_threads = True
+            self.url = "http://127.0.0.1:%d" % self.server.server_address[1]
+        self.server.handle_error = lambda *args: None
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def close(self):

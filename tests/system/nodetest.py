@@ -18,12 +18,13 @@ def binary():
 
 
 class Node:
-    def __init__(self, name, offline=True, api=None, extra=()):
+    def __init__(self, name, offline=True, api=None, extra=(), before=()):
         self.name = name
         self.node_name = name + "-control-plane"
         self.api = api or FakeApi()
         self.offline = offline
         self.extra = list(extra)
+        self.before = list(before)      # a command that runs the node
         self.run_dir = "/run/postern/" + name
         self.state_dir = "/var/lib/postern/" + name
         self.process = None
@@ -33,7 +34,7 @@ class Node:
 
     def start(self):
         r, w = os.pipe()
-        args = [binary(), "node", "--name", self.name, "--server", self.api.url, "--ready-fd", str(w)] + self.extra
+        args = self.before + [binary(), "node", "--name", self.name, "--server", self.api.url, "--ready-fd", str(w)] + self.extra
         if self.offline:
             args.append("--offline")
         self.process = subprocess.Popen(args, pass_fds=[w], stderr=open(self.log_path, "a"))
@@ -53,7 +54,7 @@ class Node:
         if self.process and self.process.poll() is None:
             self.process.terminate()
             self.process.wait(10)
-        subprocess.run([binary(), "node", "--name", self.name, "--remove"], check=True)
+        subprocess.run(self.before + [binary(), "node", "--name", self.name, "--remove"], check=True)
 
     def close(self):
         self.remove()

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from fakeapi import FakeApi
 from nodetest import CLIENT, SLEEP, Node, binary, c, connect, server
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -520,3 +521,85 @@ def test_two_clusters_and_removal():
         assert n not in open("/proc/self/mountinfo").read()
         assert subprocess.run(["pgrep", "-f", "shim .*/run/postern/%s/" % n], capture_output=True).stdout == b""
     subprocess.run([binary(), "node", "--name", "pytest-a", "--remove"], check=True)       # again: nothing to do
+
+
+# ---- a way out ----
+
+WORLD = r"""
+import socket, struct, sys, threading
+ns = [l.split()[1] for l in open("/etc/resolv.conf") if l.startswith("nameserver") and ":" not in l][0]
+def web():
+    s = socket.socket(); s.bind(("203.0.113.1", 80)); s.listen(64)
+    while True:
+        c, peer = s.accept(); c.sendall(("world sees %s\n" % peer[0]).encode()); c.close()
+def dns():
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind((ns, 53))
+    while True:
+        q, peer = s.recvfrom(4096)
+        name = q[12:].split(b"\0")[0]
+        if b"silent" in name: continue
+        a = q[:2] + struct.pack("!HHHHH", 0x8180, 1, 1, 0, 0) + q[12:12 + len(name) + 5] + struct.pack("!HHHIH", 0xc00c, 1, 1, 60, 4) + socket.inet_aton("203.0.113.1")
+        if b"liar" in name: a = a[:12] + a[12:].replace(b"liar", b"liaR").replace(b"liaR", b"LIES", 1)
+        s.sendto(a, peer)
+threading.Thread(target=web, daemon=True).start(); print("up", flush=True); dns()
+"""
+
+
+def run(*command):
+    subprocess.run(command, check=True)
+
+
+@pytest.fixture
+def host():
+    """A host of our own: a namespace with a way to the world, which is another namespace with a web server and the resolver of resolv.conf."""
+    servers = [line.split()[1] for line in open("/etc/resolv.conf") if line.startswith("nameserver") and ":" not in line]
+    if not servers or servers[0].startswith("127."):
+        pytest.skip("needs a resolv.conf whose first server is not this machine")
+    for ns in ("pytest-host", "pytest-world"):
+        subprocess.run(["ip", "netns", "del", ns], stderr=subprocess.DEVNULL)
+        run("ip", "netns", "add", ns)
+        run("ip", "-n", ns, "link", "set", "lo", "up")
+    run("ip", "-n", "pytest-host", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", "pytest-world")
+    for ns, ip in (("pytest-host", "203.0.113.2/24"), ("pytest-world", "203.0.113.1/24")):
+        run("ip", "-n", ns, "addr", "add", ip, "dev", "eth0")
+        run("ip", "-n", ns, "link", "set", "eth0", "up")
+    run("ip", "-n", "pytest-world", "addr", "add", servers[0] + "/32", "dev", "lo")
+    run("ip", "-n", "pytest-host", "route", "add", "default", "via", "203.0.113.1")
+    world = subprocess.Popen(["nsenter", "--net=/run/netns/pytest-world", "/usr/bin/python3", "-c", WORLD], stdout=subprocess.PIPE)
+    assert world.stdout.readline() == b"up\n"
+    yield ["nsenter", "--net=/run/netns/pytest-host"]
+    world.kill()
+    world.wait()
+    for ns in ("pytest-host", "pytest-world"):
+        run("ip", "netns", "del", ns)
+
+
+def in_host(*command):
+    return subprocess.run(["nsenter", "--net=/run/netns/pytest-host"] + list(command), capture_output=True, text=True).stdout
+
+
+def test_way_out(host, tmp_path):
+    def forwarding():
+        return in_host("cat", "/proc/sys/net/ipv4/conf/eth0/forwarding").strip()
+
+    links = in_host("ip", "-o", "link")
+    assert forwarding() == "0"
+    api = FakeApi(unix=str(tmp_path / "api"))
+    n = Node("pytest-out", offline=False, api=api, before=host)
+    try:
+        n.pod("p", c(SLEEP))
+        n.wait_running("p")
+        assert connect(n, "p", "203.0.113.1", 80) == "world sees 203.0.113.2"
+        assert dig(n, "p", "www.world.test") == ["0", "203.0.113.1"]
+        assert dig(n, "p", "www.world.test", "AAAA") == ["0"]
+        assert dig(n, "p", "kubernetes.default.svc.cluster.local") == ["3"]            # never asked outside
+        assert dig(n, "p", "60.0.96.10.in-addr.arpa", "PTR") == ["3"]
+        assert n.run("p", "curl", "-sS", "--max-time", "5", "--http0.9", "http://www.world.test/").stdout == "world sees 203.0.113.2\n"
+        assert connect(n, "p", "10.244.200.200", 80, ok=False).startswith("error 113")  # no such pod: not the world's business
+        assert "postern_pytest_out" in in_host("nft", "list", "tables") and forwarding() == "1"
+        n.kill()                                                        # a crash; started again it finds everything
+        n.start()
+        assert connect(n, "p", "203.0.113.1", 80) == "world sees 203.0.113.2"
+    finally:
+        n.close()
+    assert in_host("nft", "list", "tables") == "" and in_host("ip", "-o", "link") == links and forwarding() == "0"
