@@ -57,7 +57,7 @@ static void *exchange_build(struct server *s, struct config_mem *m, const Protob
 /* A cluster outside of the mesh, by what Istio writes on it. */
 static bool external(struct hcm_stream *s)
 {
-        struct cluster *c = s->pick.cluster.n ? cluster_get(s->worker, s->pick.cluster) : NULL;
+        const struct cluster *c = s->cluster;
         const struct Gp__Struct *istio;
         const struct Gp__Value *v;
 

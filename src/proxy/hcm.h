@@ -119,6 +119,7 @@ struct hcm_stream {
         struct addr remote;                     /* si.remote's memory, from x-forwarded-for */
         struct route_table *table;              /* referenced */
         struct route_pick pick;
+        struct cluster *cluster;                /* what pick.cluster names; referenced, or NULL */
         uint64_t random;
         unsigned at;                            /* next filter */
         char *filter_state;

@@ -88,6 +88,16 @@ void hcm_continue(struct hcm_stream *s)
 
 /* Routing */
 
+static void set_cluster(struct hcm_stream *s, struct cluster *c)
+{
+        struct cluster *old = s->cluster;
+
+        s->cluster = c ? cluster_ref(c) : NULL;
+        s->si.cluster = c ? c->info : NULL;
+        if (old)
+                cluster_unref(old);
+}
+
 bool hcm_stream_route(struct hcm_stream *s)
 {
         const struct conn_info *ci = &s->hc->d->info;
@@ -104,6 +114,7 @@ bool hcm_stream_route(struct hcm_stream *s)
                 memset(&s->pick, 0, sizeof(s->pick));
                 return false;
         }
+        set_cluster(s, s->pick.route->action == ROUTE_FORWARD ? cluster_get(s->worker, s->pick.cluster) : NULL);
         s->si.route_name = s->pick.route->name;
         s->si.virtual_host_name = s->pick.route->vhost->name;
         s->si.route_metadata = s->pick.route->metadata;
@@ -206,7 +217,7 @@ static void ds_on_head(struct http_stream *ds, void *arg, struct http_head *m, b
                 idle_touch(s);
         else
                 loop_timer_stop(s->worker->loop, &s->idle);
-        if (m->protocol.n || str_eqc(m->method, "CONNECT")) {
+        if (s->pick.route && (m->protocol.n || str_eqc(m->method, "CONNECT"))) {
                 if (!upgrade_allowed(s)) {
                         hcm_stat(s, HCM_DS_RQ_WS_ON_NON_WS_ROUTE);
                         hcm_local_reply(s, 403, STR(""), STR("upgrade_failed"), 0, NULL);
@@ -457,6 +468,7 @@ static void ds_on_close(struct http_stream *ds, void *arg, enum http_reset reset
         if (s->cfg->logs)
                 access_logs_write(s->cfg->logs, s->worker, &s->si);
         router_end(s);
+        set_cluster(s, NULL);
         if (s->si.host)
                 host_unref(s->si.host);
         chain_fini(&s->held);
@@ -512,16 +524,18 @@ void hcm_stream_new(struct hcm_conn *c, struct http_stream *ds)
 void hcm_stream_refused(struct hcm_conn *c, struct http_stream *ds, int status, const char *details)
 {
         struct hcm_stream *s = c->last;
+        bool no_host = strcmp(details, "missing_host_header") == 0;
 
         stat_inc(c->worker->stats, stat_of(c->cfg->stats, HCM_CX_PROTOCOL_ERROR));
         if (!s || s->ds != ds)
                 return;
         s->si.protocol = http_conn_version(c->http) == HTTP_2 ? SP_HTTP2 : SP_HTTP11;
-        s->si.flags |= RF_DPE;
+        if (!no_host)
+                s->si.flags |= RF_DPE;
         s->si.response_code_details = arena_str(s->arena, str_of(details));
         if (status == 431)
                 hcm_stat(s, HCM_DS_RQ_TOO_LARGE);
         if (!status)
                 return;
-        hcm_local_reply(s, status, status == 426 ? STR("") : str_of(hcm_status_text(status)), s->si.response_code_details, RF_DPE, NULL);
+        hcm_local_reply(s, status, no_host ? STR("") : str_of(hcm_status_text(status)), s->si.response_code_details, s->si.flags, NULL);
 }

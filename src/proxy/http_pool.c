@@ -8,6 +8,7 @@
 #include "proxy/worker.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 struct http_pool {
@@ -193,6 +194,19 @@ static void on_http_goaway(struct http_conn *hc, void *arg)
         conn_retire(c);
 }
 
+/* What Envoy's transports call it; a handshake's own words when there was one. */
+static struct str connect_error(struct pool_conn *c, int err)
+{
+        static __thread char text[160];
+
+        if (err == ETIMEDOUT)
+                return str_make("", 0);
+        if (conn_is_tls(c->io))
+                return str_of(conn_error_text(c->io));
+        snprintf(text, sizeof(text), "delayed connect error: %s", strerror(err));
+        return str_of(text);
+}
+
 static void on_http_connect(struct http_conn *hc, void *arg, int err)
 {
         struct pool_conn *c = arg;
@@ -201,10 +215,8 @@ static void on_http_connect(struct http_conn *hc, void *arg, int err)
         host_connect_done(c->host, c->io, err, c->started_us);
         if (err) {
                 if (p) {
-                        struct str text = str_of(http_conn_error(hc));
+                        struct str text = connect_error(c, err);
 
-                        if (!text.n)
-                                text = str_of(conn_error_text(c->io));
                         conn_set_state(c, POOL_DRAINING);
                         waiters_fail(p, err == ETIMEDOUT ? POOL_CONNECT_TIMEOUT : POOL_CONNECT_FAILED, text);
                 }

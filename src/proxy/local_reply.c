@@ -139,7 +139,7 @@ static void direct_headers(struct hcm_stream *s, struct http_head *m)
 {
         const struct route *r = s->pick.route;
 
-        if (r->action == ROUTE_REDIRECT)
+        if (r->action == ROUTE_REDIRECT || m->status == 201 || m->status / 100 == 3)
                 http_add(m, HN_LOCATION, route_redirect_uri(r, s->req));
         if (r->direct_content_type.n)
                 http_set(m, HN_CONTENT_TYPE, r->direct_content_type);

@@ -6,6 +6,7 @@
 
 void route_set_authority(struct http_head *req, struct str host, bool append_forwarded)
 {
+        http_set_name(req, STR("x-envoy-original-host"), req->authority);
         if (append_forwarded && req->authority.n) {
                 struct http_hdr *h = http_get(req, HN_X_FORWARDED_HOST);
 

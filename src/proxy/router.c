@@ -228,19 +228,17 @@ void router_start(struct hcm_stream *s, bool end)
 {
         struct router *r = &s->router;
         const struct route *route = s->pick.route;
-        struct cluster *c = cluster_get(s->worker, s->pick.cluster);
         bool envoy_headers = !s->cfg->router.suppress_envoy_headers;
         uint64_t max;
 
         r->s = s;
-        if (!c) {
+        if (!s->cluster) {
                 hcm_stat(s, HCM_NO_CLUSTER);
                 hcm_local_reply(s, route->cluster_not_found_status, STR(""), STR("cluster_not_found"), RF_NC, NULL);
                 return;
         }
-        r->cluster = cluster_ref(c);
-        r->http = cluster_http_of(c->info);
-        s->si.cluster = c->info;
+        r->cluster = s->cluster;
+        r->http = cluster_http_of(s->cluster->info);
         timer(&r->timeout, on_timeout, s);
         timer(&r->per_try, on_per_try, s);
         timer(&r->per_try_idle, on_per_try_idle, s);
@@ -469,6 +467,7 @@ void router_on_head(struct hcm_stream *s, struct http_head *m, bool end)
         if (s->pick.route->vhost->attempt_count_in_response)
                 http_set(copy, HN_X_ENVOY_ATTEMPT_COUNT, arena_printf(s->arena, "%u", r->attempts));
         s->si.response_code_details = STR("via_upstream");
+        s->si.response_code = copy->status;
         route_finalize_response(s->table, &s->pick, copy, &s->si);
         if (r->per_try_idle_ms && !end)
                 loop_timer_arm(s->worker->loop, &r->per_try_idle, r->per_try_idle_ms);
@@ -542,9 +541,9 @@ void router_on_failure(struct hcm_stream *s, enum router_failure why, struct str
         router_attempt_drop(s);
         if (!r->started)
                 charge(s, failures[why].status);
-        body = arena_printf(s->arena, "upstream connect error or disconnect/reset before headers. %sreset reason: %s%s" STR_FMT,
-                            r->attempts > 1 ? "retried and the latest " : "", failures[why].text,
-                            transport.n ? ", transport failure reason: " : "", STR_ARG(transport));
+        /* Why the transport failed is for the log: the body would tell the world about the inside. */
+        body = arena_printf(s->arena, "upstream connect error or disconnect/reset before headers. %sreset reason: %s",
+                            r->attempts > 1 ? "retried and the latest " : "", failures[why].text);
         hcm_local_reply(s, failures[why].status, body, details_text(s, why, transport), failures[why].flag,
                         why == ROUTER_OVERFLOW ? overloaded_headers : local_headers);
 }
@@ -642,7 +641,6 @@ void router_end(struct hcm_stream *s)
         retry_slot_release(s);
         router_attempt_drop(s);
         chain_fini(&r->body);
-        cluster_unref(r->cluster);
         r->cluster = NULL;
 }
 

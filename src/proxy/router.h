@@ -34,7 +34,7 @@ struct attempt {
 
 struct router {
         struct hcm_stream *s;
-        struct cluster *cluster;                /* referenced; NULL: not routing */
+        struct cluster *cluster;                /* the stream's; NULL: not routing */
         const struct cluster_http *http;
         enum http_version protocol;
         struct attempt a;
