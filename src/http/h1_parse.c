@@ -454,8 +454,11 @@ bool h1_parser_finish(struct h1_parser *p, char *base, struct http_head *m, bool
         m->content_length = p->content_length;
         if (p->nominates)
                 http_drop_nominated(m);
-        if (p->upgrade.n && p->connection_upgrade && p->version == HTTP_1_1)
+        if (p->upgrade.n && p->connection_upgrade && p->version == HTTP_1_1) {
                 m->protocol = str_make(base + (uintptr_t)p->upgrade.p, p->upgrade.n);
+                if (str_eq_nocase(m->protocol, STR("h2c")))     /* RFC 9113 §3.1: no longer; the request is a plain one, as for Envoy */
+                        m->protocol = STR("");
+        }
         if (p->kind == H1_RESPONSE)
                 return true;
         m->method.p = base + (uintptr_t)m->method.p;

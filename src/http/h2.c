@@ -850,7 +850,7 @@ static int on_frame_not_send(nghttp2_session *session, const nghttp2_frame *f, i
 
 static void flush(struct h2_conn *c)
 {
-        if (c->dead || c->connecting)
+        if (c->dead || c->connecting || c->eof)
                 return;
         for (;;) {
                 while (c->out.n < OUT_MAX) {
@@ -909,8 +909,11 @@ static bool bury_streams(struct h2_conn *c, bool all)
 
         for (struct h2_stream *s = c->closed; s; s = next) {
                 next = s->next;
-                if (!all && !all_told(s))
-                        continue;               /* paused: the rest is still to be taken */
+                if (!all_told(s)) {
+                        if (!all)
+                                continue;       /* paused: the rest is still to be taken */
+                        s->why = HTTP_RESET_CONN_CLOSED;
+                }
                 if (c->base.server && !s->head_given && (s->why == HTTP_RESET_PROTOCOL || s->why == HTTP_RESET_OVERFLOW)) {
                         announce(c, s);
                         if (c->base.ops->on_refused)
@@ -989,7 +992,10 @@ static void turn(struct h2_conn *c)
         call_drains(c);
         if (!c->dead && bury_streams(c, false) && !c->nstreams && !c->closed && !c->dead && c->base.ops->on_idle)
                 c->base.ops->on_idle(&c->base, c->base.arg);
-        if (!c->dead && !c->connecting && !nghttp2_session_want_read(c->session) && !nghttp2_session_want_write(c->session) && !c->out.n)
+        if (!c->dead && !c->connecting && !c->closed && !nghttp2_session_want_read(c->session) && !nghttp2_session_want_write(c->session) &&
+            !c->out.n)
+                kill(c, NULL);
+        if (!c->dead && c->eof && !c->closed)
                 kill(c, NULL);
         if (!c->dead && idle_ends(c))
                 kill(c, NULL);
@@ -1004,10 +1010,23 @@ static void on_task(struct loop_task *t)
 
 /* --- the socket ------------------------------------------------------------------------------------------------------------------------------------------------ */
 
+/* What is complete and waits for a paused owner is still delivered; the rest is over. */
+static void on_eof(struct h2_conn *c)
+{
+        c->eof = c->goaway = true;
+        if (c->nstreams && !c->base.error)
+                c->base.error = "connection closed by the peer";
+        while (c->streams)
+                close_stream(c, c->streams, HTTP_RESET_CONN_CLOSED);
+        schedule(c);
+}
+
 static void on_readable(struct conn *io, void *arg)
 {
         struct h2_conn *c = arg;
 
+        if (c->eof)
+                return;
         for (unsigned i = 0; i < READS_A_TURN && !c->dead; i++) {
                 size_t n;
                 enum io_result r = conn_read_chain(io, &c->in, READ_BYTES, &n);
@@ -1015,8 +1034,7 @@ static void on_readable(struct conn *io, void *arg)
                 if (r == IO_AGAIN)
                         return;
                 if (r == IO_EOF) {
-                        c->eof = true;
-                        kill(c, c->nstreams ? "connection closed by the peer" : NULL);
+                        on_eof(c);
                         return;
                 }
                 if (r == IO_ERROR) {

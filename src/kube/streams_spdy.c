@@ -89,7 +89,8 @@ static bool inflate_block(struct spdy *s, const char *p, size_t n, struct buf *o
 {
         s->inflate.next_in = (unsigned char *)p;
         s->inflate.avail_in = (uInt)n;
-        while (s->inflate.avail_in) {
+        s->inflate.avail_out = 0;
+        while (s->inflate.avail_in || !s->inflate.avail_out) {  /* a full output may leave more behind when all input is taken */
                 buf_reserve(out, 4096);
                 s->inflate.next_out = (unsigned char *)out->p + out->n;
                 s->inflate.avail_out = (uInt)(out->cap - out->n);
@@ -98,7 +99,7 @@ static bool inflate_block(struct spdy *s, const char *p, size_t n, struct buf *o
                 out->n = out->cap - s->inflate.avail_out;
                 if (rc == Z_NEED_DICT)
                         rc = inflateSetDictionary(&s->inflate, spdy_dict, sizeof(spdy_dict));
-                if (rc == Z_BUF_ERROR && s->inflate.avail_in && !s->inflate.avail_out)
+                if (rc == Z_BUF_ERROR && (!s->inflate.avail_in || !s->inflate.avail_out))
                         rc = Z_OK;
                 if (rc != Z_OK || out->n > SPDY_HEADERS_MAX)
                         return false;

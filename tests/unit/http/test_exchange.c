@@ -297,6 +297,31 @@ static void test_wrong_length(void **state)
         pair_close(&p);
 }
 
+/* A whole answer that a paused client has not taken yet survives the connection's end. */
+static void test_paused_over_end(void **state)
+{
+        struct pair p = { 0 };
+        struct call c;
+
+        pair_open(&p, is_h2(state));
+        call_begin(&p, &c, "GET", "/hello", -1, true, NULL, NULL);
+        http_pause(c.s);
+        pair_settle(&p);
+        http_conn_close(p.server);
+        pair_settle(&p);
+        assert_int_equal(p.server_closed, 1);
+        assert_false(c.closed);
+        assert_int_equal(c.status, 200);
+        http_resume(c.s);
+        pair_until(&p, &c.closed);
+        assert_int_equal(c.reset, HTTP_RESET_NONE);
+        assert_string_equal(buf_z(&c.body), "hello");
+        pair_settle(&p);
+        assert_int_equal(p.client_closed, 1);
+        call_free(&c);
+        pair_close(&p);
+}
+
 static void test_many(void **state)
 {
         struct pair p = { 0 };
@@ -319,7 +344,8 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 BOTH(test_simple),     BOTH(test_interim),     BOTH(test_echo),          BOTH(test_trailers), BOTH(test_back_pressure),
                 BOTH(test_upload_blocked), BOTH(test_resets),  BOTH(test_client_gone),   BOTH(test_upgrade),  BOTH(test_upgrade_refused),
-                BOTH(test_connect),    BOTH(test_drain),       BOTH(test_wrong_length),  cmocka_unit_test(test_many),
+                BOTH(test_connect),    BOTH(test_drain),       BOTH(test_wrong_length),  BOTH(test_paused_over_end),
+                 cmocka_unit_test(test_many),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

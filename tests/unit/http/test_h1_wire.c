@@ -40,6 +40,8 @@ static const struct {
         /* An upgrade that is not granted: what follows is a request. */
         { "GET /hello HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n" GET("/empty"),
           HELLO HEAD("200 OK") "content-length: 0\r\n\r\n", false },
+        { "GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n" GET("/empty"),
+          HEAD("404 Not Found") "content-length: 2\r\n\r\nno" HEAD("200 OK") "content-length: 0\r\n\r\n", false },
         /* With a body it is no upgrade. */
         { "POST /upgrade HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: foo\r\nContent-Length: 1\r\n\r\nx",
           HEAD("404 Not Found") "content-length: 2\r\nconnection: close\r\n\r\nno", true },
