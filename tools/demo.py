@@ -248,7 +248,7 @@ def main():
     except (Differs, subprocess.TimeoutExpired) as e:
         print(f"\n{RED}✗ step \"{failed}\" differed: {e}{OFF}", flush=True)
         if os.environ.get("POSTERN_DEMO_DEBUG"):
-            subprocess.run("kubectl get pods -A -o wide; kubectl describe pods -A | tail -80; tail -20 /var/lib/postern/kind/log/*.log", shell=True)
+            subprocess.run("kubectl get pods -A -o wide; kubectl describe pods -A | tail -80; for f in /var/lib/postern/kind/log/*.log; do tail -n 20 $f; done", shell=True)
     finally:
         if args.keep and not failed:
             print(f"\nThe cluster is up. To go on by hand:\n\n  {os.path.relpath(args.postern)} shell\n  kubectl get pods -A\n"

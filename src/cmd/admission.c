@@ -15,6 +15,8 @@ static const struct {
         const char *resource, *kind;
 } model_kinds[] = {
         { "configmaps", "ConfigMap" },
+        { "namespaces", "Namespace" },
+        { "pods", "Pod" },                      /* selectors of Gateways and workloads look at their labels */
         { "services", "Service" },
         { "serviceentries.networking.istio.io", "ServiceEntry" },
         { "gateways.networking.istio.io", "Gateway" },
