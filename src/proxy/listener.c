@@ -47,7 +47,7 @@ static bool over_limit(struct listener_worker *l)
                 count(l, LS_DOWNSTREAM_GLOBAL_CX_OVERFLOW);
                 return true;
         }
-        if (l->config->max_connections && l->nconns * s->nworkers >= l->config->max_connections) {
+        if (l->config->count && atomic_load_explicit(&l->config->count->n, memory_order_relaxed) >= l->config->max_connections) {
                 count(l, LS_DOWNSTREAM_CX_OVERFLOW);
                 return true;
         }
@@ -191,9 +191,18 @@ static void reap_listener(struct loop_task *t)
         free(l);
 }
 
+void listener_worker_joined(struct listener_worker *l)
+{
+        l->nconns++;
+        if (l->config->count)
+                atomic_fetch_add_explicit(&l->config->count->n, 1, memory_order_relaxed);
+}
+
 void listener_worker_left(struct listener_worker *l)
 {
         l->nconns--;
+        if (l->config->count)
+                atomic_fetch_sub_explicit(&l->config->count->n, 1, memory_order_relaxed);
         if (l->retired && !l->nconns)
                 loop_defer(l->worker->loop, &l->reap);
 }
@@ -493,7 +502,7 @@ void downstream_new(struct listener_worker *l, struct inspected *in)
         if (d->next)
                 d->next->pprev = &d->next;
         l->conns = d;
-        l->nconns++;
+        listener_worker_joined(l);
         for (unsigned i = 0; i + 1 < c->nfilters; i++)
                 if (c->filters[i].def->on_open)
                         c->filters[i].def->on_open(c->filters[i].config, d);

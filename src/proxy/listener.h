@@ -83,6 +83,12 @@ struct listener_filter {
 
 enum { LISTENER_ADDRESSES_MAX = 8 };
 
+/* Connections of one listener over all workers and versions; only where there is a limit. */
+struct conn_count {
+        _Atomic unsigned refs;
+        _Atomic uint64_t n;
+};
+
 struct listener_config {
         _Atomic unsigned refs;
         struct arena arena;
@@ -100,6 +106,7 @@ struct listener_config {
         int backlog;
         uint32_t buffer_limit_bytes;
         uint64_t max_connections;               /* runtime envoy.resource_limits.listener.<name>.connection_limit; 0: none */
+        struct conn_count *count;               /* shared with the version before; NULL without a limit */
         struct listener_filter *filters;
         unsigned nfilters;
         struct filter_chain **chains;           /* referenced */
@@ -156,7 +163,8 @@ struct listener_worker *listener_for_address(struct worker *w, const struct addr
 void pending_conn_new(struct listener_worker *l, int fd, const struct addr *peer);
 void pending_conns_close(struct listener_worker *l);
 
-/* The connection left the listener (either list). */
+/* The connection came to the listener, or left it (either list). */
+void listener_worker_joined(struct listener_worker *l);
 void listener_worker_left(struct listener_worker *l);
 
 /* Everything that was found out before the filter chain. The pointers are copied. */

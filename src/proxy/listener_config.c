@@ -2,6 +2,7 @@
 #include "base/mem.h"
 #include "pb/pb.h"
 #include "proxy/access_log.h"
+#include "proxy/bootstrap.h"
 #include "proxy/ext.h"
 #include "proxy/listener.h"
 #include "proxy/server.h"
@@ -238,6 +239,13 @@ struct listener_config *listener_config_build(struct server *s, const struct Xds
 
                 c->stats = stats_scope(s->stats, arena_printf(&c->arena, "listener." STR_FMT ".", STR_ARG(shown)), STR("listener."), &tag, 1,
                                        listener_defs, LS_COUNT);
+                runtime_number(s->bootstrap, arena_cstr(&c->arena, arena_printf(&c->arena, "envoy.resource_limits.listener." STR_FMT ".connection_limit",
+                                                                                STR_ARG(c->name))),
+                               &c->max_connections);
+                if (c->max_connections) {
+                        c->count = before && before->count ? before->count : MEM_NEW(struct conn_count);
+                        atomic_fetch_add(&c->count->refs, 1);
+                }
                 read_filters(&b);
                 read_chains(&b, before);
                 struct diag_at sub = at_path(&c->arena, at, ".access_log");
@@ -271,6 +279,8 @@ void listener_config_unref(const struct listener_config *cc)
         free(c->chains);
         chain_match_free(c->match);
         access_logs_free(c->logs);
+        if (c->count && atomic_fetch_sub(&c->count->refs, 1) == 1)
+                free(c->count);
         stats_scope_unref(c->server->stats, c->stats);
         arena_fini(&c->arena);
         free(c);

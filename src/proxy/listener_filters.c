@@ -76,7 +76,7 @@ static void link_to_listener(struct pending_conn *p, struct listener_worker *l)
         if (p->next)
                 p->next->pprev = &p->next;
         l->pending = p;
-        l->nconns++;
+        listener_worker_joined(l);
         stat_inc(l->worker->stats, stat_of(l->stats, LS_DOWNSTREAM_PRE_CX_ACTIVE));
 }
 
