@@ -186,7 +186,7 @@ struct str regex_replace_all(const struct regex *r, struct str s, struct str sub
 {
         struct buf out = BUF_INIT;
         struct str result;
-        size_t at = 0, copied = 0;
+        size_t at = 0, copied = 0, last_end = SIZE_MAX;
         bool any = false;
 
         while (at <= s.n) {
@@ -201,7 +201,7 @@ struct str regex_replace_all(const struct regex *r, struct str s, struct str sub
                 ov = pcre2_get_ovector_pointer(scratch);
                 from = ov[0];
                 to = ov[1];
-                if (any && from == to && from == copied && copied) {    /* an empty match right behind the last one */
+                if (from == to && from == last_end) {    /* an empty match right behind the last one */
                         if (from == s.n)
                                 break;
                         buf_char(&out, s.p[from]);
@@ -209,6 +209,7 @@ struct str regex_replace_all(const struct regex *r, struct str s, struct str sub
                         continue;
                 }
                 any = true;
+                last_end = to;
                 buf_append(&out, s.p + copied, from - copied);
                 regex_expand(s, sub, n, &out);
                 copied = to;
