@@ -233,6 +233,10 @@ static void us_on_close(struct http_stream *us, void *arg, enum http_reset reset
         case HTTP_RESET_LOCAL:
                 router_on_failure(s, ROUTER_LOCAL_RESET, STR(""));
                 break;
+        case HTTP_RESET_CONN_CLOSED:
+                /* An HTTP/1.1 message that ends before its time is a broken message (RFC 9112 section 8). */
+                router_on_failure(s, a->got_head && c->version != HTTP_2 ? ROUTER_PROTOCOL_ERROR : ROUTER_CONNECTION_TERMINATION, STR(""));
+                break;
         default:
                 router_on_failure(s, ROUTER_CONNECTION_TERMINATION, STR(""));
         }
