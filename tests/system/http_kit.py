@@ -133,8 +133,8 @@ def raw(port, data, timeout=5, until_close=False):
 
 
 VOLATILE = (
-    (re.compile(r"(?im)^(date): .*$"), r"\1: D"),
-    (re.compile(r"(?im)^(x-request-id): [0-9a-f-]{36}\r?$"), r"\1: U"),
+    (re.compile(r"(?im)^(date): [^\r\n]*"), r"\1: D"),
+    (re.compile(r"(?im)^(x-request-id): [0-9a-f-]{36}"), r"\1: U"),
     (re.compile(r"(?im)^(x-envoy-upstream-service-time): \d+"), r"\1: N"),
     (re.compile(r"127\.0\.0\.1:\d+"), "H:P"),
 )
