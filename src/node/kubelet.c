@@ -1,3 +1,4 @@
+/* The API's front: which pod and container a request means. */
 #include "node/kubelet.h"
 #include "base/mem.h"
 
@@ -8,17 +9,20 @@ struct kubelet {
         struct http_service *service;
 };
 
-static void answer(struct http_stream *s, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static void answer(struct http_stream *s, int status, const char *fmt, ...)
+void kubelet_refuse(struct http_stream *s, int status, const char *fmt, ...)
 {
-        struct buf b = BUF_INIT;
+        struct kube_error e = { 0 };
+        struct buf text = BUF_INIT, json = BUF_INIT;
         va_list ap;
 
         va_start(ap, fmt);
-        buf_vprintf(&b, fmt, ap);
+        buf_vprintf(&text, fmt, ap);
         va_end(ap);
-        http_answer(s, status, "text/plain", buf_view(&b));
-        buf_fini(&b);
+        kube_error_set(&e, http_stream_arena(s), status, status == 404 ? "NotFound" : "BadRequest", "%s", buf_z(&text));
+        kube_error_json(&e, &json);
+        http_answer(s, status, "application/json", buf_view(&json));
+        buf_fini(&text);
+        buf_fini(&json);
 }
 
 /* The pod of that name; of two (one going, one coming), the one that comes. */
@@ -48,18 +52,18 @@ static void on_request(struct http_stream *s, void *arg, struct http_head *m, bo
         (void)end;
         str_next(&rest, '?', &path);
         if (!kube_path_parse(path, a, &parts) || !kube_query_parse(rest.p ? rest : STR(""), a, &q)) {
-                answer(s, 400, "the path or query is malformed");
+                kubelet_refuse(s, 400, "the path or query is malformed");
                 return;
         }
         while (verb < ARRAY_LEN(verbs) && (!parts.nseg || !str_eqc(parts.seg[0], verbs[verb])))
                 verb++;
         if (verb == ARRAY_LEN(verbs) || parts.nseg != (verb == 3 ? 3u : 4u)) {
-                answer(s, 404, "not found");
+                kubelet_refuse(s, 404, "not found");
                 return;
         }
         struct pod *p = find_pod(k->node, parts.seg[1], parts.seg[2]);
         if (!p) {
-                answer(s, 404, "pod \"" STR_FMT "\" is not on this node", STR_ARG(str_sub(parts.seg[2], 0, 253)));
+                kubelet_refuse(s, 404, "pod \"" STR_FMT "\" is not on this node", STR_ARG(str_sub(parts.seg[2], 0, 253)));
                 return;
         }
         if (verb == 3) {
@@ -68,7 +72,7 @@ static void on_request(struct http_stream *s, void *arg, struct http_head *m, bo
         }
         struct ctr *c = pod_ctr(p, parts.seg[3]);
         if (!c) {
-                answer(s, 404, "container " STR_FMT " is not valid for pod %s", STR_ARG(str_sub(parts.seg[3], 0, 253)), p->name);
+                kubelet_refuse(s, 404, "container " STR_FMT " is not valid for pod %s", STR_ARG(str_sub(parts.seg[3], 0, 253)), p->name);
                 return;
         }
         if (verb == 0)

@@ -5,7 +5,7 @@
  *      /attach/NS/POD/CONTAINER?stdin=&stdout=&stderr=&tty=               upgraded
  *      /portForward/NS/POD                                                upgraded
  *
- * Errors are text/plain with the status that a kubelet gives: 400, 404. */
+ * Errors are Status objects with the code that a kubelet gives (400, 404), ready to be shown by kubectl. */
 #ifndef NODE_KUBELET_H
 #define NODE_KUBELET_H
 
@@ -15,6 +15,8 @@
 
 struct kubelet *kubelet_new(struct node *n, struct diags *d);
 void kubelet_free(struct kubelet *k);           /* NULL: nothing */
+
+void kubelet_refuse(struct http_stream *s, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* The parts; each takes over the stream. */
 void kubelet_logs(struct ctr *c, struct http_stream *s, const struct kube_query *q);

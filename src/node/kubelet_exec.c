@@ -36,14 +36,9 @@ static bool upgrade(struct http_stream *s, const struct http_head *m, struct kub
 
 static bool running(struct ctr *c, struct http_stream *s)
 {
-        struct buf text = BUF_INIT;
-
-        if (c->state == CTR_RUNNING)
-                return true;
-        buf_printf(&text, "container \"%s\" in pod \"%s\" is not running", c->name, c->pod->name);
-        http_answer(s, 400, "text/plain", buf_view(&text));
-        buf_fini(&text);
-        return false;
+        if (c->state != CTR_RUNNING)
+                kubelet_refuse(s, 400, "container \"%s\" in pod \"%s\" is not running", c->name, c->pod->name);
+        return c->state == CTR_RUNNING;
 }
 
 static struct kube_exec_opts options(const struct kube_query *q)
@@ -418,7 +413,7 @@ void kubelet_exec(struct ctr *c, struct http_stream *s, struct http_head *m, con
         for (unsigned i = 0; i < q->n; i++)
                 words += str_eqc(q->v[i].key, "command");
         if (!words || words > COMMAND_WORDS_MAX) {
-                http_answer(s, 400, "text/plain", words ? STR("the command has too many words") : STR("you must specify at least 1 command to run"));
+                kubelet_refuse(s, 400, "%s", words ? "the command has too many words" : "you must specify at least 1 command to run");
                 return;
         }
         if (!running(c, s) || !upgrade(s, m, &choice))

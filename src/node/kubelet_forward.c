@@ -156,7 +156,7 @@ void kubelet_forward(struct pod *p, struct http_stream *s, struct http_head *m)
         struct http_head answer;
 
         if (!p->network_up) {
-                http_answer(s, 400, "text/plain", STR("unable to forward port because pod is not running"));
+                kubelet_refuse(s, 400, "unable to forward port because pod is not running");
                 return;
         }
         http_head_init(&answer, http_stream_arena(s));

@@ -311,11 +311,6 @@ static const struct http_stream_ops log_ops = { .on_data = on_data, .on_drain = 
 
 /* ---- the request ---- */
 
-static void answer(struct http_stream *s, int status, struct str text)
-{
-        http_answer(s, status, "text/plain", text);
-}
-
 static bool number(const struct kube_query *q, const char *key, bool *given, uint64_t *v)
 {
         struct str text = kube_query_get(q, key);
@@ -367,18 +362,16 @@ static void logs_follow(struct logs *l)
 void kubelet_logs(struct ctr *c, struct http_stream *s, const struct kube_query *q)
 {
         bool previous = kube_query_bool(q, "previous"), have_tail;
-        struct buf text = BUF_INIT;
         struct http_head head;
         uint64_t tail = 0;
 
-        if (previous ? !c->attempt : !c->ever_started && c->state != CTR_EXITED && !c->attempt) {
-                if (previous)
-                        buf_printf(&text, "previous terminated container \"%s\" in pod \"%s\" not found", c->name, c->pod->name);
-                else
-                        buf_printf(&text, "container \"%s\" in pod \"%s\" is waiting to start: %s", c->name, c->pod->name,
-                                   c->wait_message ? c->wait_message : c->wait_reason);
-                answer(s, 400, buf_view(&text));
-                buf_fini(&text);
+        if (previous && !c->attempt) {
+                kubelet_refuse(s, 400, "previous terminated container \"%s\" in pod \"%s\" not found", c->name, c->pod->name);
+                return;
+        }
+        if (!previous && !c->ever_started && c->state != CTR_EXITED && !c->attempt) {
+                kubelet_refuse(s, 400, "container \"%s\" in pod \"%s\" is waiting to start: %s", c->name, c->pod->name,
+                               c->wait_message ? c->wait_message : c->wait_reason);
                 return;
         }
         struct logs *l = MEM_NEW(struct logs);
@@ -390,7 +383,7 @@ void kubelet_logs(struct ctr *c, struct http_stream *s, const struct kube_query 
         l->path = ctr_log_path(c, l->attempt);
         const char *wrong = logs_options(l, q, &tail, &have_tail);
         if (wrong) {
-                answer(s, 400, str_of(wrong));
+                kubelet_refuse(s, 400, "%s", wrong);
                 logs_free(l);
                 return;
         }
