@@ -884,7 +884,8 @@ static bool list_range(struct kube_req *r, struct kobj *const **v, size_t *n, ui
 static void list(struct kube_req *r)
 {
         struct kube_selector labels, fields;
-        struct kobj *const *v, **picked;
+        struct kobj *const *v;
+        struct kobj **picked;
         size_t n, k = 0, left = 0;
         uint64_t rv, limit = 0;
         struct str lim = kube_query_get(r->query, "limit");

@@ -237,15 +237,15 @@ bool kube_labels_parse(struct str text, struct arena *a, struct kube_selector *s
                 if (s->n == KUBE_SEL_MAX_TERMS)
                         return fail(&l, "too many requirements", text);
                 struct kube_sel_term *t = &s->t[s->n];
-                bool not = look(&l) == '!';
+                bool negated = look(&l) == '!';
 
-                if (not)
+                if (negated)
                         l.i++;
                 t->key = word(&l);
                 const char *bad = kube_check_qualified_name(t->key);
                 if (bad)
                         return fail(&l, bad, t->key);
-                if (not)
+                if (negated)
                         t->op = KUBE_SEL_NOT_EXISTS;
                 else if (!parse_operator(&l, t))
                         return false;
@@ -399,10 +399,10 @@ static bool field_term(struct str part, const char *allowed, struct arena *a, st
                 *why = arena_printf(a, "invalid selector: \"" STR_FMT "\"; can't understand \"" STR_FMT "\"", STR_ARG(part), STR_ARG(part));
                 return false;
         }
-        bool not = part.p[eq - 1] == '!';
-        t->key = str_trim(str_sub(part, 0, (size_t)eq - (not ? 1 : 0)));
+        bool negated = part.p[eq - 1] == '!';
+        t->key = str_trim(str_sub(part, 0, (size_t)eq - (negated ? 1 : 0)));
         struct str v = str_sub(part, (size_t)eq + 1, part.n);
-        if (!not && v.n && v.p[0] == '=')
+        if (!negated && v.n && v.p[0] == '=')
                 v = str_sub(v, 1, v.n);
         if (!allowed_field(t->key, allowed)) {
                 *why = arena_printf(a, "field label not supported: " STR_FMT, STR_ARG(t->key));
@@ -415,7 +415,7 @@ static bool field_term(struct str part, const char *allowed, struct arena *a, st
                         i++;
                 out[n++] = v.p[i];
         }
-        t->op = not ? KUBE_SEL_NOT_IN : KUBE_SEL_IN;
+        t->op = negated ? KUBE_SEL_NOT_IN : KUBE_SEL_IN;
         t->v = arena_alloc(a, sizeof(*t->v));
         t->v[0] = str_make(out, n);
         t->n = 1;

@@ -85,7 +85,7 @@ static void unescape(char *s)
 
         for (; *s; s++, out++) {
                 if (s[0] == '\\' && s[1] && s[2] && s[3]) {
-                        *out = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
+                        *out = (char)((unsigned)(s[1] - '0') << 6 | (unsigned)(s[2] - '0') << 3 | (unsigned)(s[3] - '0'));
                         s += 3;
                 } else {
                         *out = *s;
