@@ -38,6 +38,7 @@ static const struct {
 struct wrapped {
         struct xds_config base;
         struct translate_config *config;
+        struct arena arena;                     /* what was changed for a stock Envoy */
 };
 
 static void wrapped_free(struct xds_config *c)
@@ -47,6 +48,7 @@ static void wrapped_free(struct xds_config *c)
         for (int t = 0; t < TRANSLATE_TYPES; t++)
                 free((void *)c->of[t].v);
         translate_config_unref(w->config);
+        arena_fini(&w->arena);
         free(w);
 }
 
@@ -56,18 +58,22 @@ _Static_assert((int)TRANSLATE_CLUSTERS == (int)XDS_CDS && (int)TRANSLATE_ENDPOIN
                "types in another order");
 
 /* Takes the reference to `cfg`. */
-static struct xds_config *wrap(struct translate_config *cfg)
+static struct xds_config *wrap(struct translate_config *cfg, bool stock)
 {
         struct wrapped *w = MEM_NEW(struct wrapped);
 
         w->config = cfg;
+        arena_init(&w->arena, 65536);
         w->base.refs = 1;
         w->base.free_fn = wrapped_free;
         for (int t = 0; t < TRANSLATE_TYPES; t++) {
                 struct xds_item *v = mem_calloc(cfg->of[t].n, sizeof(*v));
 
-                for (size_t i = 0; i < cfg->of[t].n; i++)
+                for (size_t i = 0; i < cfg->of[t].n; i++) {
                         v[i] = (struct xds_item){ cfg->of[t].v[i]->name, cfg->of[t].v[i]->bytes, cfg->of[t].v[i]->hash };
+                        if (stock)
+                                controller_strip(t, &v[i], &w->arena);
+                }
                 w->base.of[t].v = v;
                 w->base.of[t].n = cfg->of[t].n;
                 w->base.of[t].hash = cfg->of[t].hash;
@@ -123,7 +129,7 @@ static void push_one(struct controller *c, struct mesh_snapshot *s, struct proxy
                 translate_config_unref(cfg);
                 return;
         }
-        struct xds_config *now = wrap(cfg);
+        struct xds_config *now = wrap(cfg, p->stock);
         for (int t = 0; t < TRANSLATE_TYPES; t++)
                 c->pushes[t] += !p->config || p->config->of[t].hash != now->of[t].hash;
         xds_config_unref(p->config);
@@ -192,6 +198,7 @@ static bool on_peer(void *arg, struct xds_peer *peer, const Xds__Node *node, str
                 return false;
         p->ctl = c;
         p->peer = peer;
+        p->stock = controller_is_stock(node);
         p->next = c->proxies;
         p->pprev = &c->proxies;
         if (p->next)

@@ -24,6 +24,7 @@ struct proxy {                                  /* one connected data plane */
         struct xds_peer *peer;
         struct arena arena;
         struct translate_proxy who;
+        bool stock;                             /* an Envoy without Istio's filters */
         struct xds_config *config;              /* last pushed */
         uint64_t pushed_ms, synced_ms;
 };
@@ -51,5 +52,9 @@ struct controller {
 extern const double controller_bounds[8];       /* seconds */
 
 bool controller_monitor_start(struct controller *c, const struct addr *listen, int *err);
+
+/* controller_stock.c: leaves Istio's own filters out of a resource; the new bytes live in `keep`. */
+bool controller_is_stock(const Xds__Node *node);
+void controller_strip(enum xds_type t, struct xds_item *i, struct arena *keep);
 
 #endif

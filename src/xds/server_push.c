@@ -424,11 +424,17 @@ static bool step(struct xds_peer *p)
 
 void push_advance(struct xds_peer *p)
 {
+        bool subscribed = false;
+
         if (!p->config || p->finished)
                 return;
-        for (int t = 0; t < XDS_TYPES; t++)     /* questions first */
+        for (int t = 0; t < XDS_TYPES; t++) {   /* questions first */
+                subscribed |= p->type[t].subscribed;
                 if (p->type[t].owed)
                         send_type(p, t);
+        }
+        if (!subscribed)
+                return;
         while (p->phase != PUSH_DONE) {
                 if (grpc_blocked(p->call) || !step(p))
                         return;
