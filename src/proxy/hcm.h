@@ -130,7 +130,7 @@ struct hcm_stream {
         bool grpc, head_method;
         bool internal, edge;
         bool waits;                             /* a filter stopped and will continue */
-        bool request_id_made;
+        bool request_id_in_response;
         bool decorated, decorated_propagate;    /* pick.route->decorator applies to the response too */
         bool sampled;
         struct chain held;                      /* body that arrived while a filter waited */

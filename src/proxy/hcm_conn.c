@@ -170,8 +170,8 @@ static void hcm_drain(void *config, struct downstream *d)
         if (!c)
                 return;
         conn_stat(c, HCM_CX_DRAIN_CLOSE);
-        if (c->version == HTTP_2 || !http_conn_streams(c->http))
-                hcm_conn_drain(c);
+        if (c->version == HTTP_2)
+                hcm_conn_drain(c);              /* HTTP/1.1 is told with its next answer: closing now could cross a request on its way */
 }
 
 static void hcm_close(void *config, struct downstream *d)

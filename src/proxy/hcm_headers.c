@@ -50,7 +50,7 @@ static const struct {
 
 struct seen {
         unsigned referers;
-        bool te, expect, underscore;
+        bool te, expect, underscore, force_trace;
         struct http_hdr *xff, *xfp;
         unsigned nxff;
 };
@@ -64,6 +64,7 @@ static void look(struct http_head *m, struct seen *s)
                 switch (h->id) {
                 case HN_OTHER:
                         s->underscore |= str_chr(h->name, '_') >= 0;
+                        s->force_trace |= str_eqc(h->name, "x-envoy-force-trace");
                         break;
                 case HN_REFERER:
                         s->referers++;
@@ -276,7 +277,6 @@ static void request_id(struct hcm_stream *s)
 
                 rand_uuid4(uuid);
                 http_set(s->req, HN_X_REQUEST_ID, str_make(uuid, 36));
-                s->request_id_made = true;
                 s->si.stream_id = str_make(uuid, 36);
         } else if (h) {
                 s->si.stream_id = h->value;
@@ -312,6 +312,15 @@ static enum hcm_verdict answer(struct hcm_stream *s, int status, const char *det
         return HCM_ANSWER;
 }
 
+/* A client that sends such paths is not to be trusted with the connection. */
+static enum hcm_verdict bad_path(struct hcm_stream *s)
+{
+        hcm_stat(s, HCM_DS_RQ_FAILED_PATH_NORMALIZATION);
+        if (s->req->version != HTTP_2)
+                hcm_conn_drain(s->hc);
+        return answer(s, 400, "path_normalization_failed", 0);
+}
+
 static enum hcm_verdict path(struct hcm_stream *s)
 {
         const struct hcm_config *c = s->cfg;
@@ -325,20 +334,16 @@ static enum hcm_verdict path(struct hcm_stream *s)
                 return answer(s, 404, "absolute_path_rejected", 0);
         }
         if (c->slashes != HCM_SLASHES_KEEP && path_has_escaped_slashes(m->path)) {
-                if (c->slashes == HCM_SLASHES_REJECT) {
-                        hcm_stat(s, HCM_DS_RQ_FAILED_PATH_NORMALIZATION);
-                        return answer(s, 400, "path_normalization_failed", 0);
-                }
                 m->path = path_unescape_slashes(s->arena, m->path);
+                if (c->slashes == HCM_SLASHES_REJECT)
+                        return bad_path(s);
                 unescaped = true;
         }
         if (c->normalize_path) {
                 struct str n;
 
-                if (!path_normalize(s->arena, m->path, &n)) {
-                        hcm_stat(s, HCM_DS_RQ_FAILED_PATH_NORMALIZATION);
-                        return answer(s, 400, "path_normalization_failed", 0);
-                }
+                if (!path_normalize(s->arena, m->path, &n))
+                        return bad_path(s);
                 m->path = n;
         }
         if (c->merge_slashes)
@@ -372,6 +377,18 @@ static void host(struct hcm_stream *s)
                 m->authority = bare;
 }
 
+/* Envoy's codecs refuse it before the request exists: the log shows none. */
+static enum hcm_verdict underscore(struct hcm_stream *s)
+{
+        bool h2 = s->req->version == HTTP_2;
+
+        s->si.request = NULL;
+        if (!h2)
+                hcm_conn_drain(s->hc);
+        hcm_local_reply(s, 400, STR("Bad Request"), h2 ? STR("http2.unexpected_underscore") : STR("http1.unexpected_underscore"), RF_DPE, NULL);
+        return HCM_ANSWER;
+}
+
 enum hcm_verdict hcm_request_headers(struct hcm_stream *s)
 {
         const struct hcm_config *c = s->cfg;
@@ -380,7 +397,7 @@ enum hcm_verdict hcm_request_headers(struct hcm_stream *s)
 
         look(m, &seen);
         if (seen.underscore && c->underscores == HCM_UNDERSCORES_REJECT)
-                return answer(s, 400, m->version == HTTP_2 ? "http2.unexpected_underscore" : "http1.unexpected_underscore", RF_DPE);
+                return underscore(s);
         if (seen.expect && !c->proxy_100_continue && str_eq_nocase(http_get(m, HN_EXPECT)->value, STR("100-continue"))) {
                 struct http_head go;
 
@@ -402,6 +419,7 @@ enum hcm_verdict hcm_request_headers(struct hcm_stream *s)
         join_xff(m, &seen);
         client(s, &seen);
         clean(s);
+        s->request_id_in_response = c->request_id_in_response || (seen.force_trace && s->internal);
         if (s->internal)
                 http_add(m, HN_X_ENVOY_INTERNAL, STR("true"));
         if (c->user_agent.n) {
@@ -447,7 +465,7 @@ void hcm_response_headers(struct hcm_stream *s, struct http_head *m, bool interi
                 http_add(m, HN_DATE, hcm_http_date(s));
         if (c->server_header == HCM_SERVER_OVERWRITE || (c->server_header == HCM_SERVER_APPEND_IF_ABSENT && !http_get(m, HN_SERVER)))
                 http_set(m, HN_SERVER, c->server_name);
-        if (c->request_id_in_response && s->req) {
+        if (s->request_id_in_response) {
                 struct http_hdr *h = http_get(s->req, HN_X_REQUEST_ID);
 
                 if (h)

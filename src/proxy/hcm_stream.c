@@ -149,11 +149,11 @@ static void on_request_timeout(struct loop_timer *t)
 
         if (s->state == HCM_READING_HEAD && !s->cfg->request_ms) {
                 hcm_stat(s, HCM_DS_RQ_HEADER_TIMEOUT);
-                hcm_local_reply(s, 408, STR("request header timeout"), STR("request_header_timeout"), RF_DPE, NULL);
+                hcm_local_reply(s, 408, STR("request header timeout"), STR("request_header_timeout"), 0, NULL);
                 return;
         }
         hcm_stat(s, HCM_DS_RQ_TIMEOUT);
-        hcm_local_reply(s, 408, STR("request timeout"), STR("request_overall_timeout"), RF_DPE, NULL);
+        hcm_local_reply(s, 408, STR("request timeout"), STR("request_overall_timeout"), 0, NULL);
 }
 
 static void on_max_stream(struct loop_timer *t)
@@ -502,6 +502,7 @@ void hcm_stream_new(struct hcm_conn *c, struct http_stream *ds)
         s->idle_ms = cfg->stream_idle_ms;
         s->si.conn = &c->d->info;
         s->si.remote = c->d->info.remote;
+        s->si.protocol = c->version == HTTP_2 ? SP_HTTP2 : SP_HTTP11;
         s->si.start_real_us = clock_real_us();
         s->si.t[ST_START] = now_us(s);
         timer(&s->idle, on_idle, s);

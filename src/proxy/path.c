@@ -28,12 +28,20 @@ static char upper_hex(int v)
         return "0123456789ABCDEF"[v];
 }
 
+/* What Chromium's URL code, which Envoy uses, writes as an escape in a path. */
+static bool escaped(unsigned char c)
+{
+        static const bool yes[256] = { ['"'] = true, ['<'] = true, ['>'] = true, ['`'] = true, ['{'] = true, ['|'] = true, ['}'] = true, ['^'] = true };
+
+        return c <= 0x20 || c >= 0x7f || yes[c];
+}
+
 static bool in_order(struct str p)
 {
         for (size_t i = 0; i < p.n; i++) {
                 unsigned char c = (unsigned char)p.p[i];
 
-                if (c == '%' || c == '\\' || c <= 0x20 || c >= 0x7f)
+                if (c == '%' || c == '\\' || escaped(c))
                         return false;
                 if (c == '.' && i && p.p[i - 1] == '/')
                         return false;
@@ -69,7 +77,7 @@ static size_t decode(struct str p, char *out)
                                 out[n++] = p.p[i + 2];
                         }
                         i += 2;
-                } else if (c <= 0x20 || c >= 0x7f || c == '"' || c == '<' || c == '>' || c == '`' || c == '{' || c == '}') {
+                } else if (escaped(c)) {
                         out[n++] = '%';
                         out[n++] = upper_hex(c >> 4);
                         out[n++] = upper_hex(c & 15);
