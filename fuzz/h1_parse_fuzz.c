@@ -22,7 +22,7 @@ static void run(struct result *g, struct arena *a, enum h1_kind kind, const char
         g->r = H1_MORE;
         for (size_t have = 0; g->r == H1_MORE && have < n;) {
                 have = n - have < step ? n : have + step;
-                char *exact = mem_dup(copy, have);              /* so that a read too far is seen */
+                char *exact = mem_dup(copy, have); /* so that a read too far is seen */
 
                 g->r = h1_parse(&g->p, &l, exact, have, &g->m);
                 memcpy(copy, exact, have);

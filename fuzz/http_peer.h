@@ -40,7 +40,10 @@ static void peer_on_trailers(struct http_stream *s, void *arg, struct http_head 
 }
 
 static const struct http_stream_ops peer_stream_ops = {
-        .on_head = peer_on_head, .on_data = peer_on_data, .on_trailers = peer_on_trailers, .on_close = peer_count_end,
+        .on_head = peer_on_head,
+        .on_data = peer_on_data,
+        .on_trailers = peer_on_trailers,
+        .on_close = peer_count_end,
 };
 static const struct http_stream_ops peer_client_ops = { .on_close = peer_count_end };
 

@@ -99,7 +99,8 @@ void http_answer(struct http_stream *s, int status, const char *type, struct str
         http_answer_head(s, &m, status, type, &c);
 }
 
-/* --- collecting a body ------------------------------------------------------------------------------------------------------------------------- */
+/* --- collecting a body
+ * ------------------------------------------------------------------------------------------------------------------------- */
 
 struct collector {
         struct http_head *m;
@@ -140,7 +141,7 @@ static void on_data(struct http_stream *s, void *arg, struct chain *data, bool e
                 refuse_large(s, k);
                 return;
         }
-        while (data->n) {                       /* copied: small pieces would pin a slab each */
+        while (data->n) { /* copied: small pieces would pin a slab each */
                 size_t took = 0;
 
                 n = chain_iov(data, v, 8);

@@ -31,8 +31,8 @@ struct http_conn {
         struct loop *loop;
         const struct http_conn_ops *ops;
         void *arg;
-        const char *error;              /* static, or io's text, or NULL */
-        struct http_opts o;             /* every default filled in */
+        const char *error;  /* static, or io's text, or NULL */
+        struct http_opts o; /* every default filled in */
 };
 
 struct http_stream {
@@ -47,7 +47,7 @@ struct http_stream {
 void http_conn_init(struct http_conn *c, const struct http_codec *codec, struct conn *io, bool server, const struct http_opts *o,
                     const struct http_conn_ops *ops, void *arg);
 void http_opts_defaults(struct http_opts *o);
-bool http_io_open(struct conn *io);     /* connected, and the handshake done */
+bool http_io_open(struct conn *io); /* connected, and the handshake done */
 
 /* Streams are recycled by thread, each with its arena's first block: `pool` is 0 for HTTP/1.1, 1 for HTTP/2, each of one size. The memory
  * is zeroed but for the arena; ops are those that ignore everything. */

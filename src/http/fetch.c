@@ -10,14 +10,14 @@ enum { DEFAULT_BODY_BYTES = 1024 * 1024, DEFAULT_TIMEOUT_MS = 10000 };
 
 struct http_fetch {
         struct loop *loop;
-        struct conn *io;                /* until http owns it */
+        struct conn *io; /* until http owns it */
         struct http_conn *http;
         struct http_stream *s;
         struct loop_timer timer;
         struct loop_task task;
-        struct arena arena;             /* the request, and the response's head */
+        struct arena arena; /* the request, and the response's head */
         struct http_head req, *resp;
-        struct str body;                /* to send */
+        struct str body; /* to send */
         struct buf got;
         size_t max_body;
         unsigned timeout_ms;
@@ -46,7 +46,7 @@ static void disconnect(struct http_fetch *f)
                 conn_close(f->io, false);
         f->io = NULL;
         if (f->http)
-                http_conn_close(f->http);       /* on_close is its last word; the task waits for it */
+                http_conn_close(f->http); /* on_close is its last word; the task waits for it */
 }
 
 static void finish(struct http_fetch *f, const char *error)
@@ -64,7 +64,7 @@ static void done(struct loop_task *t)
 {
         struct http_fetch *f = t->arg;
 
-        if (f->http) {                          /* its on_close comes first */
+        if (f->http) { /* its on_close comes first */
                 loop_defer(f->loop, t);
                 return;
         }
@@ -86,7 +86,8 @@ static void on_timeout(struct loop_timer *t)
         finish(f, e);
 }
 
-/* --- the response ------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- the response
+ * ------------------------------------------------------------------------------------------------------------------------------------- */
 
 static void on_head(struct http_stream *s, void *arg, struct http_head *m, bool end)
 {
@@ -144,12 +145,17 @@ static void on_close(struct http_stream *s, void *arg, enum http_reset why)
 
         f->s = NULL;
         if (!f->complete)
-                finish(f, e[0] ? e : why == HTTP_RESET_REMOTE ? "stream reset by the server" : "connection closed before the answer was complete");
+                finish(f, e[0]                       ? e
+                          : why == HTTP_RESET_REMOTE ? "stream reset by the server"
+                                                     : "connection closed before the answer was complete");
 }
 
-static const struct http_stream_ops fetch_ops = { .on_head = on_head, .on_data = on_data, .on_trailers = on_trailers, .on_close = on_close };
+static const struct http_stream_ops fetch_ops = {
+        .on_head = on_head, .on_data = on_data, .on_trailers = on_trailers, .on_close = on_close
+};
 
-/* --- the request -------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- the request
+ * -------------------------------------------------------------------------------------------------------------------------------------- */
 
 static void on_conn_close(struct http_conn *c, void *arg)
 {

@@ -1,6 +1,6 @@
-/* gRPC calls over streams of either side. A message is five bytes (a flag, a length) and its payload; they are gathered in one buffer a call,
- * which holds at most one message more than what was delivered. The status that ends a call comes from trailers, from a response that is
- * trailers only, or is made up from what happened to the stream (gRPC over HTTP/2, "HTTP to gRPC status code mapping"). */
+/* gRPC calls over streams of either side. A message is five bytes (a flag, a length) and its payload; they are gathered in one buffer a
+ * call, which holds at most one message more than what was delivered. The status that ends a call comes from trailers, from a response that
+ * is trailers only, or is made up from what happened to the stream (gRPC over HTTP/2, "HTTP to gRPC status code mapping"). */
 #include "http/grpc.h"
 
 #include "http/simple.h"
@@ -18,25 +18,26 @@ struct grpc_call {
         void *arg;
         struct loop_timer deadline;
         struct loop_task resume;
-        struct http_head *head;                 /* received */
-        struct chain in;                        /* bytes of incomplete or held-back messages */
+        struct http_head *head; /* received */
+        struct chain in;        /* bytes of incomplete or held-back messages */
         size_t max_bytes;
-        int status;                             /* client: the server's; -1: not come */
+        int status; /* client: the server's; -1: not come */
         char text[TEXT_MAX];
         bool server;
         bool paused, delivering;
-        bool rx_end;                            /* the peer sends no more */
+        bool rx_end; /* the peer sends no more */
         bool half_close_told;
-        bool finished;                          /* server: our status is out. Client: cancelled, or broken */
+        bool finished; /* server: our status is out. Client: cancelled, or broken */
         bool tx_end;
 };
 
 const char *grpc_status_name(int status)
 {
         static const char *names[] = {
-                "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",   "NOT_FOUND",
-                "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE",
-                "UNIMPLEMENTED", "INTERNAL",   "UNAVAILABLE",       "DATA_LOSS",          "UNAUTHENTICATED",
+                "OK",        "CANCELLED",       "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+                "NOT_FOUND", "ALREADY_EXISTS",  "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+                "ABORTED",   "OUT_OF_RANGE",    "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
+                "DATA_LOSS", "UNAUTHENTICATED",
         };
 
         return status >= 0 && status < (int)ARRAY_LEN(names) ? names[status] : "UNKNOWN";
@@ -72,7 +73,8 @@ static void give_up(struct grpc_call *g, int status, struct str text)
         http_reset(g->s, HTTP_RESET_LOCAL);
 }
 
-/* --- receiving ------------------------------------------------------------------------------------------------------------------------------------ */
+/* --- receiving
+ * ------------------------------------------------------------------------------------------------------------------------------------ */
 
 /* The next whole message of g->in, or false. */
 static bool next_message(struct grpc_call *g, char **p, size_t *n)
@@ -250,9 +252,10 @@ static void conclude(struct grpc_call *g, enum http_reset why)
                 else if (why == HTTP_RESET_PROTOCOL || why == HTTP_RESET_OVERFLOW)
                         set_status(g, GRPC_INTERNAL, STR("the server broke the protocol"));
                 else
-                        set_status(g, GRPC_UNAVAILABLE, why == HTTP_RESET_REFUSED ? STR("stream refused") :
-                                                        why == HTTP_RESET_REMOTE  ? STR("stream reset by the server") :
-                                                                                    STR("connection lost"));
+                        set_status(g, GRPC_UNAVAILABLE,
+                                   why == HTTP_RESET_REFUSED  ? STR("stream refused")
+                                   : why == HTTP_RESET_REMOTE ? STR("stream reset by the server")
+                                                              : STR("connection lost"));
         }
 }
 
@@ -271,7 +274,8 @@ static void on_close(struct http_stream *s, void *arg, enum http_reset why)
 
 static const struct http_stream_ops call_ops = { on_head, on_data, on_trailers, on_drain, on_close };
 
-/* --- making calls ------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- making calls
+ * ------------------------------------------------------------------------------------------------------------------------------------- */
 
 static void on_resume(struct loop_task *t)
 {
@@ -298,7 +302,8 @@ static void on_deadline(struct loop_timer *t)
         give_up(t->arg, GRPC_DEADLINE_EXCEEDED, STR("deadline exceeded"));
 }
 
-struct grpc_call *grpc_call_new(struct http_conn *c, struct str authority, struct str path, const struct grpc_opts *o, const struct grpc_ops *ops, void *arg)
+struct grpc_call *grpc_call_new(struct http_conn *c, struct str authority, struct str path, const struct grpc_opts *o,
+                                const struct grpc_ops *ops, void *arg)
 {
         struct http_stream *s = http_client_stream(c, NULL, NULL);
         struct http_head m;
@@ -338,7 +343,8 @@ void grpc_call_half_close(struct grpc_call *g)
         http_send_data(g->s, &none, true);
 }
 
-struct grpc_call *grpc_accept(struct http_stream *s, const struct http_head *m, bool end, const struct grpc_opts *o, const struct grpc_ops *ops, void *arg)
+struct grpc_call *grpc_accept(struct http_stream *s, const struct http_head *m, bool end, const struct grpc_opts *o,
+                              const struct grpc_ops *ops, void *arg)
 {
         if (!str_eq(m->method, STR("POST")) || !is_grpc(m)) {
                 http_stream_set_ops(s, &http_ops_ignore, NULL);
@@ -391,7 +397,9 @@ void grpc_finish(struct grpc_call *g, int status, struct str text)
         http_resume(g->s);
 }
 
-/* --- using them ------------------------------------------------------------------------------------------------------------------------------------------ */
+/* --- using them
+ * ------------------------------------------------------------------------------------------------------------------------------------------
+ */
 
 void grpc_send(struct grpc_call *g, struct str msg)
 {

@@ -27,7 +27,7 @@ enum grpc_status {
         GRPC_UNAUTHENTICATED = 16,
 };
 
-const char *grpc_status_name(int status);       /* "UNAVAILABLE"; "UNKNOWN" for numbers outside the table */
+const char *grpc_status_name(int status); /* "UNAVAILABLE"; "UNKNOWN" for numbers outside the table */
 
 struct grpc_call;
 
@@ -38,37 +38,38 @@ struct grpc_ops {
         void (*on_half_close)(struct grpc_call *g, void *arg);
         /* Sending is possible again after grpc_blocked(). May be NULL. */
         void (*on_drain)(struct grpc_call *g, void *arg);
-        /* The last call. Client: the server's status, or one made up for a broken stream or connection (UNAVAILABLE, CANCELLED, INTERNAL...)
-         * with `text` saying what happened. Server: OK when our status went out, CANCELLED when the client went away before. */
+        /* The last call. Client: the server's status, or one made up for a broken stream or connection (UNAVAILABLE, CANCELLED,
+         * INTERNAL...) with `text` saying what happened. Server: OK when our status went out, CANCELLED when the client went away before.
+         */
         void (*on_end)(struct grpc_call *g, void *arg, int status, struct str text);
 };
 
 struct grpc_opts {
-        size_t max_message_bytes;               /* received; 0: 64 MiB; larger ends the call with RESOURCE_EXHAUSTED */
-        unsigned timeout_ms;                    /* client: sent as grpc-timeout and enforced here; 0: none */
-        const struct http_hdr *headers;         /* client: further request headers (names in lower case) */
+        size_t max_message_bytes;       /* received; 0: 64 MiB; larger ends the call with RESOURCE_EXHAUSTED */
+        unsigned timeout_ms;            /* client: sent as grpc-timeout and enforced here; 0: none */
+        const struct http_hdr *headers; /* client: further request headers (names in lower case) */
         unsigned nheaders;
 };
 
 /* A client call on an HTTP/2 client connection: `path` is "/package.Service/Method", `authority` the server's name. NULL when the
  * connection takes no new stream now. */
-struct grpc_call *grpc_call_new(struct http_conn *c, struct str authority, struct str path, const struct grpc_opts *o, const struct grpc_ops *ops,
-                                void *arg);
-void grpc_call_half_close(struct grpc_call *g);         /* client: no more messages from us */
+struct grpc_call *grpc_call_new(struct http_conn *c, struct str authority, struct str path, const struct grpc_opts *o,
+                                const struct grpc_ops *ops, void *arg);
+void grpc_call_half_close(struct grpc_call *g); /* client: no more messages from us */
 
 /* Server: takes over a stream from its on_head, with that call's m and end. Anything but a POST with content-type application/grpc is
  * answered (415, 405) and NULL returned: the stream is then no longer the caller's concern. */
-struct grpc_call *grpc_accept(struct http_stream *s, const struct http_head *m, bool end, const struct grpc_opts *o, const struct grpc_ops *ops,
-                              void *arg);
+struct grpc_call *grpc_accept(struct http_stream *s, const struct http_head *m, bool end, const struct grpc_opts *o,
+                              const struct grpc_ops *ops, void *arg);
 /* Server: ends the call. Nothing may be sent after it. */
 void grpc_finish(struct grpc_call *g, int status, struct str text);
 
-void grpc_send(struct grpc_call *g, struct str msg);    /* one message, copied */
-bool grpc_blocked(const struct grpc_call *g);           /* above the high mark: wait for on_drain */
+void grpc_send(struct grpc_call *g, struct str msg); /* one message, copied */
+bool grpc_blocked(const struct grpc_call *g);        /* above the high mark: wait for on_drain */
 size_t grpc_unsent(const struct grpc_call *g);
-void grpc_pause(struct grpc_call *g);                   /* no on_message until grpc_resume(); the window closes on the peer meanwhile */
+void grpc_pause(struct grpc_call *g); /* no on_message until grpc_resume(); the window closes on the peer meanwhile */
 void grpc_resume(struct grpc_call *g);
-void grpc_cancel(struct grpc_call *g);                  /* resets the stream; on_end(CANCELLED) follows */
+void grpc_cancel(struct grpc_call *g); /* resets the stream; on_end(CANCELLED) follows */
 /* A header of the call: server: the request's; client: the response's (NULL before it came). */
 struct http_hdr *grpc_metadata(const struct grpc_call *g, struct str lower_name);
 struct http_conn *grpc_conn(const struct grpc_call *g);

@@ -17,8 +17,8 @@ enum {
         READ_BYTES = CHAIN_SLAB_BYTES,
         BODY_READ_BYTES = 4 * CHAIN_SLAB_BYTES,
         READS_A_TURN = 8,
-        PIPELINED_MAX = CHAIN_SLAB_BYTES,       /* bytes read ahead while a response is pending */
-        LINGER_MS = 1000,                       /* Envoy's delayed_close_timeout */
+        PIPELINED_MAX = CHAIN_SLAB_BYTES, /* bytes read ahead while a response is pending */
+        LINGER_MS = 1000,                 /* Envoy's delayed_close_timeout */
         LINGER_BYTES = 256 * 1024,
         INTERIMS_MAX = 32,
 };
@@ -41,7 +41,8 @@ static void stream_free(struct h1_stream *s)
         http_stream_put(&s->base, 0);
 }
 
-/* --- telling the owner ---------------------------------------------------------------------------------------------------------------------- */
+/* --- telling the owner
+ * ---------------------------------------------------------------------------------------------------------------------- */
 
 void h1_schedule(struct h1_conn *c)
 {
@@ -99,7 +100,8 @@ static void refuse(struct h1_conn *c, struct h1_stream *s, int status, const cha
         h1_schedule(c);
 }
 
-/* --- receiving: heads ------------------------------------------------------------------------------------------------------------------------- */
+/* --- receiving: heads
+ * ------------------------------------------------------------------------------------------------------------------------- */
 
 static struct h1_limits limits(const struct h1_conn *c)
 {
@@ -117,7 +119,7 @@ static enum h1_result parse_head(struct h1_conn *c, struct h1_stream *s, char **
 
         do {
                 struct str piece = chain_front(&c->in);
-                char *p = (char *)(uintptr_t)piece.p;   /* the slab is ours to write: names are lower-cased in place */
+                char *p = (char *)(uintptr_t)piece.p; /* the slab is ours to write: names are lower-cased in place */
                 size_t before = s->partial.n, n = piece.n;
 
                 if (before) {
@@ -293,7 +295,8 @@ static bool rx_head(struct h1_conn *c, struct h1_stream *s)
         return true;
 }
 
-/* --- receiving: bodies -------------------------------------------------------------------------------------------------------------------------- */
+/* --- receiving: bodies
+ * -------------------------------------------------------------------------------------------------------------------------- */
 
 static bool rx_length(struct h1_conn *c, struct h1_stream *s)
 {
@@ -466,7 +469,8 @@ static bool process(struct h1_conn *c)
         return true;
 }
 
-/* --- reading ------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- reading
+ * ------------------------------------------------------------------------------------------------------------------------------------- */
 
 static bool wants_read(const struct h1_conn *c)
 {
@@ -486,7 +490,7 @@ static bool stream_over(const struct h1_conn *c, const struct h1_stream *s)
 {
         if (s->failed)
                 return true;
-        if (c->base.server)             /* the response decides: what is left of the request is not read */
+        if (c->base.server) /* the response decides: what is left of the request is not read */
                 return s->tx == TX_DONE && !c->out.n && (s->rx != RX_TUNNEL || c->eof);
         return s->rx == RX_DONE && (s->tx != TX_TUNNEL && (s->tx != TX_DONE || !c->out.n));
 }
@@ -566,10 +570,11 @@ static void on_readable(struct conn *io, void *arg)
                 return;
         }
         if (!c->dead)
-                conn_resume_read(io);           /* others first: it comes back in the next turn */
+                conn_resume_read(io); /* others first: it comes back in the next turn */
 }
 
-/* --- the end of the turn -------------------------------------------------------------------------------------------------------------------------- */
+/* --- the end of the turn
+ * -------------------------------------------------------------------------------------------------------------------------- */
 
 static void flush(struct h1_conn *c)
 {
@@ -666,7 +671,7 @@ static void bury(struct h1_conn *c)
                 free(c->linger);
         }
         loop_undefer(c->base.loop, &c->task);
-        if (c->out.n && !c->io_reset && !c->connecting)         /* what the kernel takes at once still goes */
+        if (c->out.n && !c->io_reset && !c->connecting) /* what the kernel takes at once still goes */
                 conn_write_chain(c->base.io, &c->out);
         chain_fini(&c->in);
         chain_fini(&c->out);
@@ -740,7 +745,8 @@ static void on_connect(struct conn *io, void *arg, int err)
 
 static const struct conn_ops h1_io_ops = { .on_connect = on_connect, .on_readable = on_readable, .on_writable = on_writable };
 
-/* --- the owner's calls ------------------------------------------------------------------------------------------------------------------------------ */
+/* --- the owner's calls
+ * ------------------------------------------------------------------------------------------------------------------------------ */
 
 static void h1_reset(struct http_stream *hs, enum http_reset why)
 {
@@ -827,8 +833,8 @@ static const struct http_codec h1_codec = {
         .version = HTTP_1_1,
 };
 
-static struct http_conn *begin(size_t bytes, struct conn *io, bool server, const struct http_opts *o, const struct http_conn_ops *ops, void *arg,
-                               struct chain *first)
+static struct http_conn *begin(size_t bytes, struct conn *io, bool server, const struct http_opts *o, const struct http_conn_ops *ops,
+                               void *arg, struct chain *first)
 {
         struct h1_conn *c = mem_zalloc(bytes);
 
@@ -843,12 +849,14 @@ static struct http_conn *begin(size_t bytes, struct conn *io, bool server, const
         return &c->base;
 }
 
-struct http_conn *http_server_h1(struct conn *io, const struct http_opts *o, const struct http_conn_ops *ops, void *arg, struct chain *first)
+struct http_conn *http_server_h1(struct conn *io, const struct http_opts *o, const struct http_conn_ops *ops, void *arg,
+                                 struct chain *first)
 {
         return begin(sizeof(struct h1_conn), io, true, o, ops, arg, first);
 }
 
-struct http_conn *http_server_auto(struct conn *io, const struct http_opts *o, const struct http_conn_ops *ops, void *arg, struct chain *first)
+struct http_conn *http_server_auto(struct conn *io, const struct http_opts *o, const struct http_conn_ops *ops, void *arg,
+                                   struct chain *first)
 {
         const struct tls_info *t = conn_tls_info(io);
 

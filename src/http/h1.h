@@ -7,12 +7,12 @@
 
 enum h1_rx {
         RX_HEAD,
-        RX_LENGTH,              /* rx_left bytes of body to come */
+        RX_LENGTH, /* rx_left bytes of body to come */
         RX_CHUNKED,
         RX_TRAILERS,
         RX_UNTIL_CLOSE,
-        RX_TUNNEL,              /* raw bytes after an upgrade or CONNECT */
-        RX_WAIT_UPGRADE,        /* server: the message is complete; what follows depends on our answer */
+        RX_TUNNEL,       /* raw bytes after an upgrade or CONNECT */
+        RX_WAIT_UPGRADE, /* server: the message is complete; what follows depends on our answer */
         RX_DONE,
 };
 
@@ -21,30 +21,30 @@ enum h1_tx {
         TX_LENGTH,
         TX_CHUNKED,
         TX_UNTIL_CLOSE,
-        TX_WAIT_UPGRADE,        /* client: what is sent behind an upgrade or CONNECT is held until it is granted */
+        TX_WAIT_UPGRADE, /* client: what is sent behind an upgrade or CONNECT is held until it is granted */
         TX_TUNNEL,
         TX_DONE,
 };
 
 struct h1_stream {
         struct http_stream base;
-        struct http_head *head;         /* being received */
+        struct http_head *head; /* being received */
         struct h1_parser p;
-        struct buf partial;             /* of a head or trailer section that did not come in one read */
+        struct buf partial; /* of a head or trailer section that did not come in one read */
         struct h1_chunk chunk;
-        struct chain held;              /* TX_WAIT_UPGRADE */
+        struct chain held; /* TX_WAIT_UPGRADE */
         uint64_t rx_left, tx_left;
-        uint8_t rx, tx;                 /* enum h1_rx, h1_tx */
-        uint8_t reset;                  /* enum http_reset, when over by force */
-        bool failed;                    /* `reset` is set */
+        uint8_t rx, tx; /* enum h1_rx, h1_tx */
+        uint8_t reset;  /* enum http_reset, when over by force */
+        bool failed;    /* `reset` is set */
         bool paused;
-        bool blocked;                   /* above the high mark */
+        bool blocked; /* above the high mark */
         bool method_head, method_connect;
-        bool no_body;                   /* our message may carry none: data is dropped */
-        bool http_10;                   /* server: the request's version */
-        bool end_owed;                  /* server: an upgrade was not granted: on_data(end) is owed */
+        bool no_body;  /* our message may carry none: data is dropped */
+        bool http_10;  /* server: the request's version */
+        bool end_owed; /* server: an upgrade was not granted: on_data(end) is owed */
         bool held_end;
-        uint8_t interims;               /* client: 1xx heads so far */
+        uint8_t interims; /* client: 1xx heads so far */
 };
 
 struct h1_linger {
@@ -54,18 +54,18 @@ struct h1_linger {
 
 struct h1_conn {
         struct http_conn base;
-        struct h1_stream *s;            /* the one exchange, or NULL */
+        struct h1_stream *s; /* the one exchange, or NULL */
         struct chain in, out;
         struct loop_task task;
-        struct h1_linger *linger;       /* after the last byte is out: waits for the peer to read it */
-        bool dead;                      /* ended: the task buries it */
-        bool io_reset;                  /* close with RST */
-        bool sniff;                     /* server: the HTTP/2 preface may still come */
-        bool draining;                  /* Connection: close on the next response; no further request */
-        bool close_after;               /* when this stream is over */
+        struct h1_linger *linger; /* after the last byte is out: waits for the peer to read it */
+        bool dead;                /* ended: the task buries it */
+        bool io_reset;            /* close with RST */
+        bool sniff;               /* server: the HTTP/2 preface may still come */
+        bool draining;            /* Connection: close on the next response; no further request */
+        bool close_after;         /* when this stream is over */
         bool read_paused;
-        bool shut_wanted, shut_done;    /* tunnels: our FIN */
-        bool connecting;                /* client: on_connect is awaited */
+        bool shut_wanted, shut_done; /* tunnels: our FIN */
+        bool connecting;             /* client: on_connect is awaited */
         bool eof;
 };
 
@@ -89,6 +89,7 @@ void h1_send_trailers(struct http_stream *s, const struct http_head *t);
 /* The memory of a connection that may become either. */
 size_t h2_conn_bytes(void);
 /* Makes an HTTP/2 server of the zeroed memory `mem`; io's ops are set, `first` is taken. */
-void h2_server_begin(void *mem, struct conn *io, const struct http_opts *o, const struct http_conn_ops *ops, void *arg, struct chain *first);
+void h2_server_begin(void *mem, struct conn *io, const struct http_opts *o, const struct http_conn_ops *ops, void *arg,
+                     struct chain *first);
 
 #endif

@@ -13,11 +13,12 @@ enum { BLANK_LINES_MAX = 8, CHUNK_EXT_MAX = 4096 };
 
 /* tchar (RFC 9110 §5.6.2) to its lower case; 0: not a token byte. */
 static const unsigned char token_lower[256] = {
-#define SAME(c) [c] = c
+#define SAME(c)    [c] = c
 #define PAIR(u, l) [u] = l, [l] = l
-        SAME('!'), SAME('#'), SAME('$'), SAME('%'), SAME('&'), SAME('\''), SAME('*'), SAME('+'), SAME('-'), SAME('.'), SAME('^'), SAME('_'),
-        SAME('`'), SAME('|'), SAME('~'), SAME('0'), SAME('1'), SAME('2'), SAME('3'), SAME('4'), SAME('5'), SAME('6'), SAME('7'), SAME('8'),
-        SAME('9'), PAIR('A', 'a'), PAIR('B', 'b'), PAIR('C', 'c'), PAIR('D', 'd'), PAIR('E', 'e'), PAIR('F', 'f'), PAIR('G', 'g'),
+        SAME('!'),      SAME('#'),      SAME('$'),      SAME('%'),      SAME('&'),      SAME('\''),     SAME('*'),      SAME('+'),
+        SAME('-'),      SAME('.'),      SAME('^'),      SAME('_'),      SAME('`'),      SAME('|'),      SAME('~'),      SAME('0'),
+        SAME('1'),      SAME('2'),      SAME('3'),      SAME('4'),      SAME('5'),      SAME('6'),      SAME('7'),      SAME('8'),
+        SAME('9'),      PAIR('A', 'a'), PAIR('B', 'b'), PAIR('C', 'c'), PAIR('D', 'd'), PAIR('E', 'e'), PAIR('F', 'f'), PAIR('G', 'g'),
         PAIR('H', 'h'), PAIR('I', 'i'), PAIR('J', 'j'), PAIR('K', 'k'), PAIR('L', 'l'), PAIR('M', 'm'), PAIR('N', 'n'), PAIR('O', 'o'),
         PAIR('P', 'p'), PAIR('Q', 'q'), PAIR('R', 'r'), PAIR('S', 's'), PAIR('T', 't'), PAIR('U', 'u'), PAIR('V', 'v'), PAIR('W', 'w'),
         PAIR('X', 'x'), PAIR('Y', 'y'), PAIR('Z', 'z'),
@@ -45,7 +46,7 @@ static char *value_end(char *s, char *end)
 
         while (end - s >= 16) {
                 __m128i v = _mm_loadu_si128((const __m128i *)(const void *)s);
-                __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(v, space), v);                /* v <= 0x1f */
+                __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(v, space), v); /* v <= 0x1f */
                 __m128i bad = _mm_or_si128(_mm_andnot_si128(_mm_cmpeq_epi8(v, tab), low), _mm_cmpeq_epi8(v, del));
                 int mask = _mm_movemask_epi8(bad);
 
@@ -74,11 +75,11 @@ static char *target_end(char *s, char *end)
 bool h1_method_known(struct str m)
 {
         static const struct str known[] = {
-                STR("GET"),       STR("POST"),     STR("PUT"),         STR("HEAD"),      STR("DELETE"),     STR("OPTIONS"),  STR("PATCH"),
-                STR("CONNECT"),   STR("TRACE"),    STR("COPY"),        STR("LOCK"),      STR("MKCOL"),      STR("MOVE"),     STR("PROPFIND"),
-                STR("PROPPATCH"), STR("SEARCH"),   STR("UNLOCK"),      STR("BIND"),      STR("REBIND"),     STR("UNBIND"),   STR("ACL"),
-                STR("REPORT"),    STR("CHECKOUT"), STR("MERGE"),       STR("M-SEARCH"),  STR("NOTIFY"),     STR("SUBSCRIBE"),
-                STR("PURGE"),     STR("LINK"),     STR("MKCALENDAR"),  STR("UNLINK"),    STR("MKACTIVITY"), STR("SOURCE"),   STR("UNSUBSCRIBE"),
+                STR("GET"),       STR("POST"),       STR("PUT"),    STR("HEAD"),       STR("DELETE"), STR("OPTIONS"),     STR("PATCH"),
+                STR("CONNECT"),   STR("TRACE"),      STR("COPY"),   STR("LOCK"),       STR("MKCOL"),  STR("MOVE"),        STR("PROPFIND"),
+                STR("PROPPATCH"), STR("SEARCH"),     STR("UNLOCK"), STR("BIND"),       STR("REBIND"), STR("UNBIND"),      STR("ACL"),
+                STR("REPORT"),    STR("CHECKOUT"),   STR("MERGE"),  STR("M-SEARCH"),   STR("NOTIFY"), STR("SUBSCRIBE"),   STR("PURGE"),
+                STR("LINK"),      STR("MKCALENDAR"), STR("UNLINK"), STR("MKACTIVITY"), STR("SOURCE"), STR("UNSUBSCRIBE"),
         };
 
         for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
@@ -136,7 +137,7 @@ static enum h1_result request_line(struct h1_parser *p, const struct h1_limits *
         s = target_end(s, end);
         if (s == end)
                 return H1_MORE;
-        if (*s == '\r' && s > target)           /* HTTP/0.9's simple request */
+        if (*s == '\r' && s > target) /* HTTP/0.9's simple request */
                 return (r = line_end(p, s, end, "http1.codec_error")) == H1_DONE ? fail(p, 426, "low_version") : r;
         if (*s != ' ' || s == target)
                 return fail(p, 400, "http1.codec_error");
@@ -167,7 +168,7 @@ static enum h1_result status_line(struct h1_parser *p, const struct h1_limits *l
         p->status = (s[9] - '0') * 100 + (s[10] - '0') * 10 + (s[11] - '0');
         s += 12;
         if (s < end && *s == ' ')
-                s = value_end(s, end);          /* the reason phrase, which nobody reads */
+                s = value_end(s, end); /* the reason phrase, which nobody reads */
         if ((r = line_end(p, s, end, "http1.codec_error")) == H1_DONE)
                 p->at = (size_t)(s + 2 - base);
         return r;
@@ -306,7 +307,7 @@ static enum h1_result line(struct h1_parser *p, const struct h1_limits *l, char 
         if (s == end)
                 return H1_MORE;
         if (!p->first_done && p->kind != H1_TRAILERS) {
-                if (p->kind == H1_REQUEST && *s == '\r') {      /* RFC 9112 §2.2: some clients send an empty line too many */
+                if (p->kind == H1_REQUEST && *s == '\r') { /* RFC 9112 §2.2: some clients send an empty line too many */
                         if ((r = line_end(p, s, end, "http1.codec_error")) == H1_DONE) {
                                 p->at += 2;
                                 if (++p->blank_lines > BLANK_LINES_MAX)
@@ -362,7 +363,9 @@ enum h1_result h1_parse(struct h1_parser *p, const struct h1_limits *l, char *ba
 /* absolute-form: http://authority[/path] */
 static bool absolute_target(struct h1_parser *p, struct str t, struct http_head *m)
 {
-        struct str scheme = str_starts_nocase(t, STR("http://")) ? STR("http") : str_starts_nocase(t, STR("https://")) ? STR("https") : STR("");
+        struct str scheme = str_starts_nocase(t, STR("http://"))    ? STR("http")
+                            : str_starts_nocase(t, STR("https://")) ? STR("https")
+                                                                    : STR("");
 
         if (!scheme.n) {
                 ptrdiff_t colon = str_find(t, STR("://"));
@@ -456,7 +459,7 @@ bool h1_parser_finish(struct h1_parser *p, char *base, struct http_head *m, bool
                 http_drop_nominated(m);
         if (p->upgrade.n && p->connection_upgrade && p->version == HTTP_1_1) {
                 m->protocol = str_make(base + (uintptr_t)p->upgrade.p, p->upgrade.n);
-                if (str_eq_nocase(m->protocol, STR("h2c")))     /* RFC 9113 §3.1: no longer; the request is a plain one, as for Envoy */
+                if (str_eq_nocase(m->protocol, STR("h2c"))) /* RFC 9113 §3.1: no longer; the request is a plain one, as for Envoy */
                         m->protocol = STR("");
         }
         if (p->kind == H1_RESPONSE)
@@ -466,7 +469,8 @@ bool h1_parser_finish(struct h1_parser *p, char *base, struct http_head *m, bool
         return finish_request(p, base, m, absolute_url, secure);
 }
 
-/* --- chunks ------------------------------------------------------------------------------------------------------------------------------ */
+/* --- chunks ------------------------------------------------------------------------------------------------------------------------------
+ */
 
 enum { CHUNK_SIZE, CHUNK_EXT, CHUNK_SIZE_LF, CHUNK_DATA, CHUNK_DATA_CR, CHUNK_DATA_LF, CHUNK_END };
 
@@ -485,7 +489,7 @@ static bool chunk_line_byte(struct h1_chunk *p, char c)
                 int h = hex(c);
 
                 if (h >= 0) {
-                        if (++p->digits > 15)           /* 60 bits: no sum of sizes wraps */
+                        if (++p->digits > 15) /* 60 bits: no sum of sizes wraps */
                                 return false;
                         p->left = p->left << 4 | (unsigned)h;
                         return true;

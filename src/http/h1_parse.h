@@ -22,20 +22,20 @@ struct h1_limits {
 /* A head in the making. Offsets are from the start of the run. */
 struct h1_parser {
         enum h1_kind kind;
-        bool first_done;                /* the request or status line is parsed */
+        bool first_done; /* the request or status line is parsed */
         bool chunked, te_seen;
-        bool close, keep_alive;         /* Connection: close, keep-alive */
-        bool connection_upgrade;        /* Connection: upgrade */
-        bool nominates;                 /* Connection names fields of this hop only */
+        bool close, keep_alive;  /* Connection: close, keep-alive */
+        bool connection_upgrade; /* Connection: upgrade */
+        bool nominates;          /* Connection names fields of this hop only */
         bool host_seen;
-        uint8_t blank_lines;            /* before a request line */
+        uint8_t blank_lines; /* before a request line */
         enum http_version version;
         int status;
-        size_t at;                      /* start of the first line that is not parsed; on DONE the head's length */
-        size_t scanned;                 /* no LF from `at` up to here */
+        size_t at;      /* start of the first line that is not parsed; on DONE the head's length */
+        size_t scanned; /* no LF from `at` up to here */
         size_t target_off, target_n;
-        int64_t content_length;         /* -1: none */
-        struct str upgrade;             /* first token of Upgrade, as offset until DONE */
+        int64_t content_length; /* -1: none */
+        struct str upgrade;     /* first token of Upgrade, as offset until DONE */
         /* FAIL: how the server answers, and Envoy's name for it. */
         int answer;
         const char *details;
@@ -52,18 +52,19 @@ enum h1_result h1_parse(struct h1_parser *p, const struct h1_limits *l, char *ba
  * authority is refused, with p->answer and p->details set. `secure` gives the scheme of origin-form targets. */
 bool h1_parser_finish(struct h1_parser *p, char *base, struct http_head *m, bool absolute_url, bool secure);
 
-/* --- chunked coding (RFC 9112 §7.1) ---------------------------------------------------------------------------------------------------- */
+/* --- chunked coding (RFC 9112 §7.1) ----------------------------------------------------------------------------------------------------
+ */
 
 enum h1_chunk_event {
-        H1_CHUNK_MORE,                  /* needs more bytes */
-        H1_CHUNK_DATA,                  /* p->left data bytes follow: take some, count them off p->left, and feed the rest */
-        H1_CHUNK_LAST,                  /* the last chunk: the trailer section follows */
+        H1_CHUNK_MORE, /* needs more bytes */
+        H1_CHUNK_DATA, /* p->left data bytes follow: take some, count them off p->left, and feed the rest */
+        H1_CHUNK_LAST, /* the last chunk: the trailer section follows */
         H1_CHUNK_FAIL,
 };
 
 struct h1_chunk {
         uint8_t state, digits;
-        uint16_t ext_bytes;             /* all extensions of the message so far: at most 4096 */
+        uint16_t ext_bytes; /* all extensions of the message so far: at most 4096 */
         uint64_t left;
 };
 

@@ -8,11 +8,12 @@
 #include <stdlib.h>
 
 enum {
-        COPY_BYTES = 2048,              /* body pieces below this are copied, so that they do not each pin a slab */
-        HEAD_SLACK = 256,               /* status or request line, framing fields */
+        COPY_BYTES = 2048, /* body pieces below this are copied, so that they do not each pin a slab */
+        HEAD_SLACK = 256,  /* status or request line, framing fields */
 };
 
-/* --- a head ------------------------------------------------------------------------------------------------------------------------------ */
+/* --- a head ------------------------------------------------------------------------------------------------------------------------------
+ */
 
 struct out {
         char *p;
@@ -143,7 +144,7 @@ static int64_t response_length(const struct h1_stream *s, const struct http_head
 {
         if (m->status == 204 || m->status < 200)
                 return -1;
-        if (!may_have_body)                     /* HEAD, 304: what a GET would have told */
+        if (!may_have_body) /* HEAD, 304: what a GET would have told */
                 return m->content_length >= 0 ? m->content_length : -1;
         if (end)
                 return 0;
@@ -175,7 +176,7 @@ static void tunnel(struct h1_conn *c, struct h1_stream *s)
         s->tx = TX_TUNNEL;
         s->rx = RX_TUNNEL;
         c->close_after = true;
-        h1_schedule(c);                 /* bytes behind the request may be waiting */
+        h1_schedule(c); /* bytes behind the request may be waiting */
 }
 
 static void send_response(struct h1_conn *c, struct h1_stream *s, const struct http_head *m, bool end)
@@ -187,7 +188,7 @@ static void send_response(struct h1_conn *c, struct h1_stream *s, const struct h
         char *heap;
 
         if (interim && s->http_10)
-                return;                         /* RFC 9110 §15.2: HTTP/1.0 knows none */
+                return; /* RFC 9110 §15.2: HTTP/1.0 knows none */
         struct out o = room(c, fields_bytes(m) + m->protocol.n + HEAD_SLACK, &heap);
         char *start = o.p;
 
@@ -281,7 +282,8 @@ void h1_send_head(struct http_stream *hs, const struct http_head *m, bool end)
         h1_schedule(c);
 }
 
-/* --- a body ------------------------------------------------------------------------------------------------------------------------------ */
+/* --- a body ------------------------------------------------------------------------------------------------------------------------------
+ */
 
 static void out_chain(struct h1_conn *c, struct chain *data)
 {

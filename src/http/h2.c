@@ -1,12 +1,13 @@
-/* HTTP/2 on nghttp2, which does framing, HPACK, flow control arithmetic and the message rules of RFC 9113 §8; this file does memory, back-pressure
- * and the floods that a library cannot judge.
+/* HTTP/2 on nghttp2, which does framing, HPACK, flow control arithmetic and the message rules of RFC 9113 §8; this file does memory,
+ * back-pressure and the floods that a library cannot judge.
  *
- * nghttp2's callbacks only record: received heads, data, ends and resets wait in their streams, on the list of `ready` ones, until the bytes that
- * were read are all parsed. Only then is the owner called, so that its calls into nghttp2 never come from inside nghttp2, several DATA frames
- * arrive in one on_data, and a request that was reset in the same packet costs nothing upstream. Windows are given back when the owner takes the
- * data, on both levels: what a connection can make us hold is its window.
+ * nghttp2's callbacks only record: received heads, data, ends and resets wait in their streams, on the list of `ready` ones, until the
+ * bytes that were read are all parsed. Only then is the owner called, so that its calls into nghttp2 never come from inside nghttp2,
+ * several DATA frames arrive in one on_data, and a request that was reset in the same packet costs nothing upstream. Windows are given back
+ * when the owner takes the data, on both levels: what a connection can make us hold is its window.
  *
- * An upgrade looks the same as in HTTP/1.1: extended CONNECT (RFC 8441) is presented as GET with `protocol`, its 2xx as 101, and the reverse. */
+ * An upgrade looks the same as in HTTP/1.1: extended CONNECT (RFC 8441) is presented as GET with `protocol`, its 2xx as 101, and the
+ * reverse. */
 #include "http/codec.h"
 #include "http/h1.h"
 #include "http/simple.h"
@@ -20,13 +21,13 @@
 enum {
         READ_BYTES = CHAIN_SLAB_BYTES,
         READS_A_TURN = 8,
-        OUT_MAX = 128 * 1024,                   /* bytes framed ahead of the socket */
-        COPY_BYTES = 2048,                      /* smaller DATA is copied, so that it does not pin a slab */
-        FRAMES_QUEUED_MAX = 10000,              /* Envoy's max_outbound_frames */
-        EMPTY_FRAMES_MAX = 100,                 /* in a row */
-        PRIORITIES_A_STREAM = 100,              /* Envoy's max_inbound_priority_frames_per_stream */
-        WINDOW_UPDATES_A_DATA = 10,             /* Envoy's max_inbound_window_update_frames_per_data_frame_sent */
-        RESETS_BURST = 1000,                    /* rapid reset (CVE-2023-44487) */
+        OUT_MAX = 128 * 1024,       /* bytes framed ahead of the socket */
+        COPY_BYTES = 2048,          /* smaller DATA is copied, so that it does not pin a slab */
+        FRAMES_QUEUED_MAX = 10000,  /* Envoy's max_outbound_frames */
+        EMPTY_FRAMES_MAX = 100,     /* in a row */
+        PRIORITIES_A_STREAM = 100,  /* Envoy's max_inbound_priority_frames_per_stream */
+        WINDOW_UPDATES_A_DATA = 10, /* Envoy's max_inbound_window_update_frames_per_data_frame_sent */
+        RESETS_BURST = 1000,        /* rapid reset (CVE-2023-44487) */
         RESETS_A_SECOND = 33,
         CONTINUATIONS_MAX = 8,
         INTERIMS_MAX = 32,
@@ -35,24 +36,24 @@ enum {
 
 struct h2_stream {
         struct http_stream base;
-        struct h2_stream *next, **pprev;        /* of the connection's streams, or of its closed ones */
+        struct h2_stream *next, **pprev; /* of the connection's streams, or of its closed ones */
         struct h2_stream *next_ready;
-        struct http_head *head, *trailers;      /* received */
+        struct http_head *head, *trailers; /* received */
         struct chain in, out;
         struct http_head *tx_trailers;
-        struct str protocol;                    /* client: of the upgrade asked for */
+        struct str protocol; /* client: of the upgrade asked for */
         size_t head_bytes;
         unsigned head_fields;
-        uint8_t why;                            /* enum http_reset, once closed */
+        uint8_t why; /* enum http_reset, once closed */
         uint8_t interims;
         bool listed_ready;
-        bool announced;                         /* server: on_stream was called */
-        bool head_ready, head_given;            /* given: the final one */
+        bool announced;              /* server: on_stream was called */
+        bool head_ready, head_given; /* given: the final one */
         bool rx_end, end_given;
-        bool tx_head, tx_end, tx_done;          /* done: END_STREAM is framed */
-        bool deferred;                          /* nghttp2 waits for nghttp2_session_resume_data() */
+        bool tx_head, tx_end, tx_done; /* done: END_STREAM is framed */
+        bool deferred;                 /* nghttp2 waits for nghttp2_session_resume_data() */
         bool paused, blocked, drained;
-        bool closed;                            /* nghttp2 knows it no more */
+        bool closed; /* nghttp2 knows it no more */
         bool remote_reset;
         bool method_head, upgrade;
         bool overflow;
@@ -67,9 +68,9 @@ struct h2_conn {
         unsigned nstreams;
         uint32_t opened, data_sent, priorities, window_updates, empties;
         bool dead, receiving, connecting, eof;
-        bool goaway;                            /* client: no new streams */
+        bool goaway; /* client: no new streams */
         bool draining, drain_final;
-        bool drains;                            /* some stream's on_drain is due */
+        bool drains; /* some stream's on_drain is due */
 };
 
 static struct h2_conn *h2_of(struct http_conn *c)
@@ -106,7 +107,8 @@ static void violate(struct h2_conn *c, uint32_t code, const char *error)
         schedule(c);
 }
 
-/* --- streams ------------------------------------------------------------------------------------------------------------------------------------ */
+/* --- streams
+ * ------------------------------------------------------------------------------------------------------------------------------------ */
 
 static void link_to(struct h2_stream **list, struct h2_stream *s)
 {
@@ -205,7 +207,8 @@ static void abort_stream(struct h2_conn *c, struct h2_stream *s, enum http_reset
         close_stream(c, s, why);
 }
 
-/* --- receiving: nghttp2's callbacks ------------------------------------------------------------------------------------------------------------------ */
+/* --- receiving: nghttp2's callbacks
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static void deliver(struct h2_conn *c, struct h2_stream *s);
 
@@ -231,7 +234,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *f, vo
         }
         if (!s)
                 return 0;
-        if (s->head_ready)                      /* interim heads in one packet: each gets its turn */
+        if (s->head_ready) /* interim heads in one packet: each gets its turn */
                 deliver(c, s);
         if (s->closed)
                 return 0;
@@ -265,7 +268,8 @@ static void pseudo(struct h2_stream *s, nghttp2_vec name, nghttp2_vec value)
                 m->status = (int)v;
 }
 
-static int on_header(nghttp2_session *session, const nghttp2_frame *f, nghttp2_rcbuf *rname, nghttp2_rcbuf *rvalue, uint8_t flags, void *arg)
+static int on_header(nghttp2_session *session, const nghttp2_frame *f, nghttp2_rcbuf *rname, nghttp2_rcbuf *rvalue, uint8_t flags,
+                     void *arg)
 {
         struct h2_conn *c = arg;
         struct h2_stream *s = nghttp2_session_get_stream_user_data(session, f->hd.stream_id);
@@ -287,7 +291,7 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *f, nghttp2_r
         struct str n = { (const char *)name.base, name.len };
         enum http_name id = http_name_id(n);
 
-        if (id == HN_HOST) {                    /* :authority wins (RFC 9113 §8.3.1) */
+        if (id == HN_HOST) { /* :authority wins (RFC 9113 §8.3.1) */
                 if (!m->authority.n)
                         m->authority = in_arena(s, value);
                 return 0;
@@ -302,7 +306,8 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *f, nghttp2_r
 }
 
 /* nghttp2 would drop a field with forbidden bytes and carry on: such a message is refused instead. */
-static int on_invalid_header(nghttp2_session *session, const nghttp2_frame *f, nghttp2_rcbuf *name, nghttp2_rcbuf *value, uint8_t flags, void *arg)
+static int on_invalid_header(nghttp2_session *session, const nghttp2_frame *f, nghttp2_rcbuf *name, nghttp2_rcbuf *value, uint8_t flags,
+                             void *arg)
 {
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }
@@ -387,7 +392,8 @@ static void got_headers(struct h2_conn *c, const nghttp2_frame *f)
 /* Frames that cost their sender nothing are counted against what it asked of us. */
 static void count_frame(struct h2_conn *c, const nghttp2_frame *f)
 {
-        bool empty = (f->hd.type == NGHTTP2_DATA || f->hd.type == NGHTTP2_HEADERS) && !f->hd.length && !(f->hd.flags & NGHTTP2_FLAG_END_STREAM);
+        bool empty = (f->hd.type == NGHTTP2_DATA || f->hd.type == NGHTTP2_HEADERS) && !f->hd.length &&
+                     !(f->hd.flags & NGHTTP2_FLAG_END_STREAM);
 
         if (f->hd.type == NGHTTP2_DATA || f->hd.type == NGHTTP2_HEADERS)
                 c->empties = empty ? c->empties + 1 : 0;
@@ -438,8 +444,8 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *f, void 
         case NGHTTP2_PING:
                 if ((f->hd.flags & NGHTTP2_FLAG_ACK) && c->draining && !c->drain_final) {
                         c->drain_final = true;
-                        nghttp2_submit_goaway(session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(session), NGHTTP2_NO_ERROR, NULL,
-                                              0);
+                        nghttp2_submit_goaway(session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(session),
+                                              NGHTTP2_NO_ERROR, NULL, 0);
                 }
                 break;
         default:
@@ -488,7 +494,8 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
         return 0;
 }
 
-/* --- telling the owner ---------------------------------------------------------------------------------------------------------------------------------- */
+/* --- telling the owner
+ * ---------------------------------------------------------------------------------------------------------------------------------- */
 
 static void announce(struct h2_conn *c, struct h2_stream *s)
 {
@@ -582,9 +589,12 @@ static void deliver_all(struct h2_conn *c)
         }
 }
 
-/* --- sending ---------------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- sending
+ * ----------------------------------------------------------------------------------------------------------------------------------------------
+ */
 
-static ssize_t read_data(nghttp2_session *session, int32_t id, uint8_t *buf, size_t max, uint32_t *flags, nghttp2_data_source *src, void *arg);
+static ssize_t read_data(nghttp2_session *session, int32_t id, uint8_t *buf, size_t max, uint32_t *flags, nghttp2_data_source *src,
+                         void *arg);
 
 static void nv_set(nghttp2_nv *v, struct str name, struct str value, uint8_t flags)
 {
@@ -761,12 +771,13 @@ static void submit_trailers(struct h2_conn *c, struct h2_stream *s)
         free(v);
 }
 
-static ssize_t read_data(nghttp2_session *session, int32_t id, uint8_t *buf, size_t max, uint32_t *flags, nghttp2_data_source *src, void *arg)
+static ssize_t read_data(nghttp2_session *session, int32_t id, uint8_t *buf, size_t max, uint32_t *flags, nghttp2_data_source *src,
+                         void *arg)
 {
         struct h2_conn *c = arg;
         struct h2_stream *s = nghttp2_session_get_stream_user_data(session, id);
 
-        if (!s)                                 /* reset meanwhile: the RST_STREAM is queued behind */
+        if (!s) /* reset meanwhile: the RST_STREAM is queued behind */
                 return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
         size_t n = s->out.n < max ? s->out.n : max;
 
@@ -846,7 +857,8 @@ static int on_frame_not_send(nghttp2_session *session, const nghttp2_frame *f, i
         return 0;
 }
 
-/* --- the end of the turn -------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- the end of the turn
+ * -------------------------------------------------------------------------------------------------------------------------------------- */
 
 static void flush(struct h2_conn *c)
 {
@@ -911,7 +923,7 @@ static bool bury_streams(struct h2_conn *c, bool all)
                 next = s->next;
                 if (!all_told(s)) {
                         if (!all)
-                                continue;       /* paused: the rest is still to be taken */
+                                continue; /* paused: the rest is still to be taken */
                         s->why = HTTP_RESET_CONN_CLOSED;
                 }
                 if (c->base.server && !s->head_given && (s->why == HTTP_RESET_PROTOCOL || s->why == HTTP_RESET_OVERFLOW)) {
@@ -923,7 +935,7 @@ static bool bury_streams(struct h2_conn *c, bool all)
                         s->base.ops->on_close(&s->base, s->base.arg, (enum http_reset)s->why);
                 stream_free(c, s);
                 any = true;
-                next = c->closed;               /* the owner may have closed others */
+                next = c->closed; /* the owner may have closed others */
         }
         return any;
 }
@@ -934,7 +946,8 @@ static void bury(struct h2_conn *c)
                 struct h2_stream *s = c->streams;
                 bool failed = c->base.error && !c->eof;
 
-                close_stream(c, s, s->base.id || !s->tx_head ? (failed ? HTTP_RESET_CONN_FAILED : HTTP_RESET_CONN_CLOSED) : HTTP_RESET_LOCAL);
+                close_stream(c, s,
+                             s->base.id || !s->tx_head ? (failed ? HTTP_RESET_CONN_FAILED : HTTP_RESET_CONN_CLOSED) : HTTP_RESET_LOCAL);
         }
         bury_streams(c, true);
         if (c->base.ops->on_close)
@@ -1008,7 +1021,9 @@ static void on_task(struct loop_task *t)
         turn(t->arg);
 }
 
-/* --- the socket ------------------------------------------------------------------------------------------------------------------------------------------------ */
+/* --- the socket
+ * ------------------------------------------------------------------------------------------------------------------------------------------------
+ */
 
 /* What is complete and waits for a paused owner is still delivered; the rest is over. */
 static void on_eof(struct h2_conn *c)
@@ -1070,7 +1085,9 @@ static void on_connect(struct conn *io, void *arg, int err)
 
 static const struct conn_ops h2_io_ops = { .on_connect = on_connect, .on_readable = on_readable, .on_writable = on_writable };
 
-/* --- the owner's calls --------------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- the owner's calls
+ * ---------------------------------------------------------------------------------------------------------------------------------------------
+ */
 
 static void h2_reset(struct http_stream *hs, enum http_reset why)
 {
@@ -1167,7 +1184,9 @@ static const struct http_codec h2_codec = {
         .version = HTTP_2,
 };
 
-/* --- making one --------------------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- making one
+ * ---------------------------------------------------------------------------------------------------------------------------------------------------
+ */
 
 static nghttp2_session *session_new(struct h2_conn *c)
 {
@@ -1235,7 +1254,7 @@ static void begin(struct h2_conn *c, struct conn *io, bool server, const struct 
         if (first)
                 chain_move(&c->in, first);
         conn_set_ops(io, &h2_io_ops, c);
-        schedule(c);                            /* which also feeds `first`: not from inside the owner's call */
+        schedule(c); /* which also feeds `first`: not from inside the owner's call */
 }
 
 size_t h2_conn_bytes(void)
@@ -1248,7 +1267,8 @@ void h2_server_begin(void *mem, struct conn *io, const struct http_opts *o, cons
         begin(mem, io, true, o, ops, arg, first);
 }
 
-struct http_conn *http_server_h2(struct conn *io, const struct http_opts *o, const struct http_conn_ops *ops, void *arg, struct chain *first)
+struct http_conn *http_server_h2(struct conn *io, const struct http_opts *o, const struct http_conn_ops *ops, void *arg,
+                                 struct chain *first)
 {
         struct h2_conn *c = MEM_NEW(struct h2_conn);
 

@@ -175,8 +175,14 @@ void http_set_name(struct http_head *m, struct str name, struct str value)
 bool http_name_is_hop(enum http_name id)
 {
         static const bool hop[HN_COUNT] = {
-                [HN_CONNECTION] = true,       [HN_KEEP_ALIVE] = true, [HN_PROXY_CONNECTION] = true, [HN_TRANSFER_ENCODING] = true,
-                [HN_UPGRADE] = true,          [HN_CONTENT_LENGTH] = true, [HN_HOST] = true,         [HN_HTTP2_SETTINGS] = true,
+                [HN_CONNECTION] = true,
+                [HN_KEEP_ALIVE] = true,
+                [HN_PROXY_CONNECTION] = true,
+                [HN_TRANSFER_ENCODING] = true,
+                [HN_UPGRADE] = true,
+                [HN_CONTENT_LENGTH] = true,
+                [HN_HOST] = true,
+                [HN_HTTP2_SETTINGS] = true,
         };
 
         return id < HN_COUNT && hop[id];
@@ -248,9 +254,10 @@ void http_drop_nominated(struct http_head *m)
 
 /* Bytes of reg-name, IP literals, port: unreserved / sub-delims / pct-encoded / ":[]". */
 static const bool authority_byte[256] = {
-        ['a' ... 'z'] = true, ['A' ... 'Z'] = true, ['0' ... '9'] = true, ['-'] = true, ['.'] = true, ['_'] = true, ['~'] = true,
-        ['!'] = true, ['$'] = true, ['&'] = true, ['\''] = true, ['('] = true, [')'] = true, ['*'] = true, ['+'] = true,
-        [','] = true, [';'] = true, ['='] = true, ['%'] = true, [':'] = true, ['['] = true, [']'] = true, ['@'] = true,
+        ['a' ... 'z'] = true, ['A' ... 'Z'] = true, ['0' ... '9'] = true, ['-'] = true, ['.'] = true,  ['_'] = true,
+        ['~'] = true,         ['!'] = true,         ['$'] = true,         ['&'] = true, ['\''] = true, ['('] = true,
+        [')'] = true,         ['*'] = true,         ['+'] = true,         [','] = true, [';'] = true,  ['='] = true,
+        ['%'] = true,         [':'] = true,         ['['] = true,         [']'] = true, ['@'] = true,
 };
 
 bool http_authority_ok(struct str a)

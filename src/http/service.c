@@ -1,5 +1,5 @@
-/* A listener whose connections are HTTP and whose requests go to one function. Every wait is bounded: a connection without a request, a request
- * whose head or body does not come. The number of connections is bounded by not accepting: more wait in the kernel's backlog. */
+/* A listener whose connections are HTTP and whose requests go to one function. Every wait is bounded: a connection without a request, a
+ * request whose head or body does not come. The number of connections is bounded by not accepting: more wait in the kernel's backlog. */
 #include "http/simple.h"
 
 #include "base/mem.h"
@@ -14,10 +14,10 @@ enum { DEFAULT_BODY_BYTES = 1024 * 1024, DEFAULT_IDLE_MS = 60000, DEFAULT_HEAD_M
 struct service_conn {
         struct service_conn *next, **pprev;
         struct http_service *sv;
-        struct conn *io;                /* before the handshake's end; then http owns it */
+        struct conn *io; /* before the handshake's end; then http owns it */
         struct http_conn *http;
-        struct loop_timer timer;        /* idle */
-        unsigned pending;               /* requests whose head or body is awaited */
+        struct loop_timer timer; /* idle */
+        unsigned pending;        /* requests whose head or body is awaited */
 };
 
 /* One request until its owner takes over. */
@@ -65,7 +65,9 @@ static void arm_idle(struct service_conn *k)
         loop_timer_arm(k->sv->loop, &k->timer, k->sv->idle_ms);
 }
 
-/* --- requests ----------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- requests
+ * -----------------------------------------------------------------------------------------------------------------------------------------
+ */
 
 static void req_timeout(struct loop_timer *t)
 {
@@ -134,7 +136,9 @@ static void on_conn_close(struct http_conn *c, void *arg)
 
 static const struct http_conn_ops service_ops = { .on_stream = on_stream, .on_idle = on_idle, .on_close = on_conn_close };
 
-/* --- connections ----------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- connections
+ * -----------------------------------------------------------------------------------------------------------------------------------------
+ */
 
 static void idle_timeout(struct loop_timer *t)
 {
@@ -302,7 +306,8 @@ void http_service_drain(struct http_service *sv)
         }
 }
 
-/* The codec tells of a connection's end at the end of the turn, when the service is gone: each is handed to a service that only counts it down. */
+/* The codec tells of a connection's end at the end of the turn, when the service is gone: each is handed to a service that only counts it
+ * down. */
 static void orphan_close(struct http_service *sv)
 {
         struct service_conn *next;

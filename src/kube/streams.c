@@ -25,7 +25,8 @@ static bool refuse(struct http_head *answer, struct kube_streams_choice *choice,
         return false;
 }
 
-static bool negotiate_ws(const struct http_head *req, enum kube_streams_kind kind, struct http_head *answer, struct kube_streams_choice *choice)
+static bool negotiate_ws(const struct http_head *req, enum kube_streams_kind kind, struct http_head *answer,
+                         struct kube_streams_choice *choice)
 {
         static const struct {
                 enum kube_streams_kind kind;
@@ -44,7 +45,8 @@ static bool negotiate_ws(const struct http_head *req, enum kube_streams_kind kin
                 return refuse(answer, choice, 400, STR("not a WebSocket handshake of version 13 (RFC 6455)"));
         for (size_t k = 0; k < ARRAY_LEN(known); k++) {
                 for (unsigned i = 0; i < req->n; i++) {
-                        if (known[k].kind != kind || !str_eqc(req->h[i].name, "sec-websocket-protocol") || !list_has(req->h[i].value, known[k].name))
+                        if (known[k].kind != kind || !str_eqc(req->h[i].name, "sec-websocket-protocol") ||
+                            !list_has(req->h[i].value, known[k].name))
                                 continue;
                         choice->transport = known[k].transport;
                         choice->version = known[k].version;
@@ -56,16 +58,21 @@ static bool negotiate_ws(const struct http_head *req, enum kube_streams_kind kin
                         return true;
                 }
         }
-        return refuse(answer, choice, 400, kind == KUBE_EXEC ? STR("no common WebSocket subprotocol: v5.channel.k8s.io and v4.channel.k8s.io are spoken here")
-                                                             : STR("no common WebSocket subprotocol: SPDY/3.1+portforward.k8s.io is spoken here"));
+        return refuse(answer, choice, 400,
+                      kind == KUBE_EXEC ? STR("no common WebSocket subprotocol: v5.channel.k8s.io and v4.channel.k8s.io are spoken here")
+                                        : STR("no common WebSocket subprotocol: SPDY/3.1+portforward.k8s.io is spoken here"));
 }
 
-static bool negotiate_spdy(const struct http_head *req, enum kube_streams_kind kind, struct http_head *answer, struct kube_streams_choice *choice)
+static bool negotiate_spdy(const struct http_head *req, enum kube_streams_kind kind, struct http_head *answer,
+                           struct kube_streams_choice *choice)
 {
         static const struct {
                 struct str name;
                 unsigned version;
-        } known[] = { { STR("v4.channel.k8s.io"), 4 }, { STR("v3.channel.k8s.io"), 3 }, { STR("v2.channel.k8s.io"), 2 }, { STR("channel.k8s.io"), 1 } };
+        } known[] = { { STR("v4.channel.k8s.io"), 4 },
+                      { STR("v3.channel.k8s.io"), 3 },
+                      { STR("v2.channel.k8s.io"), 2 },
+                      { STR("channel.k8s.io"), 1 } };
         bool any = false;
 
         choice->transport = KUBE_SPDY;
@@ -87,12 +94,13 @@ static bool negotiate_spdy(const struct http_head *req, enum kube_streams_kind k
         }
         if (any)
                 return refuse(answer, choice, 403, STR("unable to upgrade: no common X-Stream-Protocol-Version"));
-        answer->status = 101;           /* clients from before versions were negotiated */
+        answer->status = 101; /* clients from before versions were negotiated */
         choice->version = 1;
         return true;
 }
 
-bool kube_streams_negotiate(const struct http_head *req, enum kube_streams_kind kind, struct http_head *answer, struct kube_streams_choice *choice)
+bool kube_streams_negotiate(const struct http_head *req, enum kube_streams_kind kind, struct http_head *answer,
+                            struct kube_streams_choice *choice)
 {
         struct http_hdr *up = http_get(req, HN_UPGRADE);
         struct str token = req->protocol.n ? req->protocol : up ? up->value : STR("");
@@ -264,7 +272,12 @@ void pipe_start(struct pipe *p, struct http_stream *s, enum kube_streams_transpo
 {
         static const struct http_stream_ops stream_ops = { on_head, on_data, on_trailers, on_drain, on_close };
 
-        *p = (struct pipe){ .stream = s, .loop = conn_loop(http_conn_io(http_stream_conn(s))), .transport = t, .ops = ops, .arg = arg, .linger = { .fn = on_linger, .arg = p } };
+        *p = (struct pipe){ .stream = s,
+                            .loop = conn_loop(http_conn_io(http_stream_conn(s))),
+                            .transport = t,
+                            .ops = ops,
+                            .arg = arg,
+                            .linger = { .fn = on_linger, .arg = p } };
         if (t != KUBE_WEBSOCKET)
                 spdy_init(&p->spdy, &p->out);
         http_stream_set_ops(s, &stream_ops, p);

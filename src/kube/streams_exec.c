@@ -1,5 +1,5 @@
-/* exec and attach: up to five channels between kubectl and a process. Over a WebSocket a channel is the first byte of a message; over SPDY it is
- * a stream that the client opens and names by its header streamType, and the session begins when all are there. */
+/* exec and attach: up to five channels between kubectl and a process. Over a WebSocket a channel is the first byte of a message; over SPDY
+ * it is a stream that the client opens and names by its header streamType, and the session begins when all are there. */
 #include "base/mem.h"
 #include "kube/streams_private.h"
 
@@ -18,10 +18,10 @@ struct kube_exec {
         const struct kube_exec_ops *ops;
         void *arg;
         unsigned version;
-        uint32_t ids[CH_COUNT];                 /* SPDY streams; 0: not open */
+        uint32_t ids[CH_COUNT]; /* SPDY streams; 0: not open */
         struct loop_timer ready_timer;
         struct loop_task start;
-        struct buf resize;                      /* a JSON object that is not complete yet */
+        struct buf resize; /* a JSON object that is not complete yet */
         bool ready, done, stdin_ended;
 };
 
@@ -74,7 +74,8 @@ static void on_resize_bytes(struct kube_exec *e, struct str data)
         for (ptrdiff_t end; (end = str_chr(buf_view(&e->resize), '}')) >= 0; buf_consume(&e->resize, (size_t)end + 1)) {
                 const char *text = buf_z(&e->resize), *pw = strstr(text, "\"Width\":"), *ph = strstr(text, "\"Height\":");
 
-                if (pw && ph && sscanf(pw + 8, "%5u", &w) == 1 && sscanf(ph + 9, "%5u", &h) == 1 && e->ready && w && h && w < 65536 && h < 65536)
+                if (pw && ph && sscanf(pw + 8, "%5u", &w) == 1 && sscanf(ph + 9, "%5u", &h) == 1 && e->ready && w && h && w < 65536 &&
+                    h < 65536)
                         e->ops->on_resize(e, e->arg, w, h);
         }
 }
@@ -148,7 +149,7 @@ static void on_spdy_reset(void *arg, uint32_t id)
 
 static void on_goaway(void *arg)
 {
-        (void)arg;                              /* the end of the connection follows */
+        (void)arg; /* the end of the connection follows */
 }
 
 /* ---- both ---- */
@@ -258,7 +259,7 @@ static void finish(struct kube_exec *e, struct str status)
 
         if (e->done)
                 return;
-        kube_exec_resume_stdin(e);              /* or the peer's own end would never be read */
+        kube_exec_resume_stdin(e); /* or the peer's own end would never be read */
         loop_timer_stop(e->pipe.loop, &e->ready_timer);
         chain_str(&text, status);
         send_on(e, CH_ERROR, &text, true);
@@ -282,7 +283,8 @@ void kube_exec_finish(struct kube_exec *e, int exit_code)
                 buf_cstr(&b, "{\"metadata\":{},\"status\":\"Success\"}");
         else
                 buf_printf(&b,
-                           "{\"metadata\":{},\"status\":\"Failure\",\"message\":\"command terminated with non-zero exit code: exit status %d\","
+                           "{\"metadata\":{},\"status\":\"Failure\",\"message\":\"command terminated with non-zero exit code: exit status "
+                           "%d\","
                            "\"reason\":\"NonZeroExitCode\",\"details\":{\"causes\":[{\"reason\":\"ExitCode\",\"message\":\"%d\"}]}}",
                            exit_code, exit_code);
         finish(e, buf_view(&b));

@@ -13,7 +13,7 @@ struct kube_forward_conn {
         struct str request_id;
         uint16_t port;
         uint32_t data_id, error_id;
-        bool opened;                            /* the owner knows it */
+        bool opened; /* the owner knows it */
         bool in_ended, out_ended, paused, closing;
         struct loop_task close;
 };
@@ -24,7 +24,7 @@ struct kube_forward {
         void *arg;
         struct kube_forward_conn *conns;
         unsigned nconns, npaused;
-        bool closed;                            /* the pipe is gone; the last connection ends the session */
+        bool closed; /* the pipe is gone; the last connection ends the session */
 };
 
 static void end_session(struct kube_forward *f)
@@ -193,7 +193,8 @@ static void on_pipe_close(void *arg)
         end_session(f);
 }
 
-struct kube_forward *kube_forward_new(struct http_stream *s, const struct kube_streams_choice *c, const struct kube_forward_ops *ops, void *arg)
+struct kube_forward *kube_forward_new(struct http_stream *s, const struct kube_streams_choice *c, const struct kube_forward_ops *ops,
+                                      void *arg)
 {
         static const struct spdy_ops spdy = { on_stream, on_spdy_data, on_spdy_reset, on_goaway };
         static const struct pipe_ops pipe = { NULL, &spdy, on_drain, on_lost, on_pipe_close };
@@ -226,7 +227,7 @@ void kube_forward_conn_send(struct kube_forward_conn *c, struct chain *data, boo
         }
         if (data->n || end)
                 spdy_data(&f->pipe.spdy, c->data_id, data, end);
-        if (end) {                              /* the client waits for the error stream's end too */
+        if (end) { /* the client waits for the error stream's end too */
                 spdy_data(&f->pipe.spdy, c->error_id, NULL, true);
                 c->out_ended = true;
         }

@@ -90,7 +90,7 @@ static bool inflate_block(struct spdy *s, const char *p, size_t n, struct buf *o
         s->inflate.next_in = (unsigned char *)p;
         s->inflate.avail_in = (uInt)n;
         s->inflate.avail_out = 0;
-        while (s->inflate.avail_in || !s->inflate.avail_out) {  /* a full output may leave more behind when all input is taken */
+        while (s->inflate.avail_in || !s->inflate.avail_out) { /* a full output may leave more behind when all input is taken */
                 buf_reserve(out, 4096);
                 s->inflate.next_out = (unsigned char *)out->p + out->n;
                 s->inflate.avail_out = (uInt)(out->cap - out->n);
@@ -177,7 +177,7 @@ static bool frame(struct spdy *s, const char *p, size_t n, const struct spdy_ops
         case PING:
                 if (n != 4)
                         return false;
-                if (be32(body) & 1)             /* the client's own; even ones would answer ours */
+                if (be32(body) & 1) /* the client's own; even ones would answer ours */
                         control(s, PING, 0, body, 4);
                 return true;
         case GOAWAY:
@@ -188,7 +188,7 @@ static bool frame(struct spdy *s, const char *p, size_t n, const struct spdy_ops
                 ok = n >= 4 && inflate_block(s, body + 4, n - 4, &ignored);
                 buf_fini(&ignored);
                 return ok;
-        default:                                /* SETTINGS, WINDOW_UPDATE, and what later versions may add */
+        default: /* SETTINGS, WINDOW_UPDATE, and what later versions may add */
                 return true;
         }
 }

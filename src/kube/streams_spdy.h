@@ -13,7 +13,7 @@
 enum { SPDY_STREAMS_MAX = 256, SPDY_DATA_MAX = 1 << 20, SPDY_CONTROL_MAX = 1 << 16, SPDY_HEADERS_MAX = 1 << 16, SPDY_FIN = 1 };
 
 struct spdy_header {
-        struct str name, value;         /* names lower case */
+        struct str name, value; /* names lower case */
 };
 
 struct spdy_ops {
@@ -26,7 +26,7 @@ struct spdy_ops {
 
 struct spdy {
         struct buf in;
-        struct chain *out;              /* frames to send are appended here */
+        struct chain *out; /* frames to send are appended here */
         z_stream inflate, deflate;
         bool broken;
         uint32_t last_id;
@@ -36,7 +36,7 @@ void spdy_init(struct spdy *s, struct chain *out);
 void spdy_fini(struct spdy *s);
 /* Takes all of `data`. False when the peer broke the protocol: the connection has to end. */
 bool spdy_feed(struct spdy *s, struct chain *data, const struct spdy_ops *ops, void *arg);
-void spdy_data(struct spdy *s, uint32_t id, struct chain *data, bool fin);      /* takes data; cuts it into frames */
+void spdy_data(struct spdy *s, uint32_t id, struct chain *data, bool fin); /* takes data; cuts it into frames */
 void spdy_reset(struct spdy *s, uint32_t id, uint32_t status);
 
 #endif

@@ -17,7 +17,7 @@ static uint64_t be(const unsigned char *p, unsigned n)
 struct frame {
         bool fin;
         enum ws_opcode op;
-        size_t head, n;                 /* bytes before the payload, and of it */
+        size_t head, n; /* bytes before the payload, and of it */
         unsigned char mask[4];
 };
 
@@ -32,7 +32,7 @@ static int head_of(struct str in, struct frame *f)
 
         f->fin = p[0] & 0x80;
         f->op = p[0] & 0x0f;
-        if ((p[0] & 0x70) || !(p[1] & 0x80))            /* extensions were not negotiated; a client must mask (§5.1) */
+        if ((p[0] & 0x70) || !(p[1] & 0x80)) /* extensions were not negotiated; a client must mask (§5.1) */
                 return -WS_PROTOCOL_ERROR;
         if (f->op > WS_BINARY && (f->op < WS_CLOSE || f->op > WS_PONG || !f->fin || ext))
                 return -WS_PROTOCOL_ERROR;

@@ -10,10 +10,10 @@ enum ws_opcode { WS_CONTINUATION = 0, WS_TEXT = 1, WS_BINARY = 2, WS_CLOSE = 8, 
 enum { WS_MESSAGE_MAX = 4 << 20, WS_OK = 1000, WS_PROTOCOL_ERROR = 1002, WS_TOO_BIG = 1009 };
 
 struct ws {
-        struct buf in;                  /* bytes of an incomplete frame */
-        struct buf message;             /* fragments so far */
+        struct buf in;      /* bytes of an incomplete frame */
+        struct buf message; /* fragments so far */
         bool in_message;
-        bool closed;                    /* a close frame came */
+        bool closed; /* a close frame came */
 };
 
 /* Called for each whole data message, and for pings (opcode WS_PING: answer with a pong) and the close frame. */

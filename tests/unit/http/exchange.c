@@ -3,7 +3,8 @@
 #include <errno.h>
 #include <fcntl.h>
 
-/* --- the server that behaves by path ------------------------------------------------------------------------------------------------------------ */
+/* --- the server that behaves by path
+ * ------------------------------------------------------------------------------------------------------------ */
 
 struct served {
         struct pair *p;
@@ -167,7 +168,9 @@ static void s_on_refused(struct http_conn *c, void *arg, struct http_stream *s, 
 
 static const struct http_conn_ops server_ops = { .on_stream = s_on_stream, .on_close = s_on_conn_close, .on_refused = s_on_refused };
 
-/* --- the client ---------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- the client
+ * ----------------------------------------------------------------------------------------------------------------------------------------
+ */
 
 static void note_headers(struct buf *b, const struct http_head *m)
 {
@@ -332,7 +335,8 @@ void pair_until(struct pair *p, bool *flag)
         assert_true(*flag);
 }
 
-void call_begin(struct pair *p, struct call *c, const char *method, const char *path, int64_t length, bool end, const char *name, const char *value)
+void call_begin(struct pair *p, struct call *c, const char *method, const char *path, int64_t length, bool end, const char *name,
+                const char *value)
 {
         struct http_head m;
 

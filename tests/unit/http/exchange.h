@@ -22,12 +22,12 @@ struct pair {
         struct loop *loop;
         bool h2;
         struct http_conn *client, *server;
-        int raw;                        /* the other end, when only one is a codec */
+        int raw; /* the other end, when only one is a codec */
         unsigned client_closed, server_closed, idle, goaway, refused, server_streams, server_ended;
         int refused_status;
         char refused_details[64];
         struct http_opts opts;
-        bool server_paused;             /* streams begin paused */
+        bool server_paused; /* streams begin paused */
         size_t server_got;
         enum http_reset server_reset;
         struct http_stream *server_stream;
@@ -46,15 +46,15 @@ struct call {
         char protocol[32];
 };
 
-void pair_open(struct pair *p, bool h2);        /* both ends; p->opts may be set before */
-void pair_open_server(struct pair *p, int which);       /* 0 h1, 1 h2, 2 auto; the client end is p->raw */
-void pair_open_client(struct pair *p, bool h2);         /* the server end is p->raw */
+void pair_open(struct pair *p, bool h2);          /* both ends; p->opts may be set before */
+void pair_open_server(struct pair *p, int which); /* 0 h1, 1 h2, 2 auto; the client end is p->raw */
+void pair_open_client(struct pair *p, bool h2);   /* the server end is p->raw */
 void pair_close(struct pair *p);
-void pair_until(struct pair *p, bool *flag);    /* turns until *flag; fails after too many */
-void pair_settle(struct pair *p);               /* turns until nothing happens */
+void pair_until(struct pair *p, bool *flag); /* turns until *flag; fails after too many */
+void pair_settle(struct pair *p);            /* turns until nothing happens */
 
-void call_begin(struct pair *p, struct call *c, const char *method, const char *path, int64_t content_length, bool end, const char *extra_name,
-                const char *extra_value);
+void call_begin(struct pair *p, struct call *c, const char *method, const char *path, int64_t content_length, bool end,
+                const char *extra_name, const char *extra_value);
 void call_send(struct call *c, const char *text, bool end);
 void call_free(struct call *c);
 

@@ -1,7 +1,11 @@
 /* Exchanges between our client and our server, HTTP/1.1 and HTTP/2 alike. */
 #include "exchange.h"
 
-#define BOTH(name) { #name " h1", name, NULL, NULL, (void *)0 }, { #name " h2", name, NULL, NULL, (void *)1 }
+#define BOTH(name)                                       \
+        { #name " h1", name, NULL, NULL, (void *)0 },    \
+        {                                                \
+#name " h2", name, NULL, NULL, (void *)1 \
+        }
 
 static bool is_h2(void **state)
 {
@@ -66,7 +70,7 @@ static void test_echo(void **state)
         pair_open(&p, is_h2(state));
         call_begin(&p, &c, "POST", "/echo", is_h2(state) ? 6 : -1, false, NULL, NULL);
         pair_settle(&p);
-        assert_int_equal(c.status, 200);        /* the response begins before the request ends */
+        assert_int_equal(c.status, 200); /* the response begins before the request ends */
         call_send(&c, "abc", false);
         pair_settle(&p);
         assert_string_equal(buf_z(&c.body), "abc");
@@ -230,7 +234,7 @@ static void test_upgrade_refused(void **state)
         if (!is_h2(state))
                 call_send(&c, "GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n", false);
         pair_until(&p, &c.closed);
-        assert_int_equal(c.status, is_h2(state) ? 501 : 200);  /* there a 2xx would be a grant */
+        assert_int_equal(c.status, is_h2(state) ? 501 : 200); /* there a 2xx would be a grant */
         assert_int_equal(p.server_streams, 1);
         call_free(&c);
         pair_settle(&p);
@@ -247,7 +251,7 @@ static void test_connect(void **state)
         c = (struct call){ 0 };
         call_begin(&p, &c, "CONNECT", "", -1, false, NULL, NULL);
         pair_settle(&p);
-        if (!is_h2(state)) {                    /* test.example has no port: authority-form wants one */
+        if (!is_h2(state)) { /* test.example has no port: authority-form wants one */
                 assert_int_equal(c.status, 400);
         } else {
                 assert_int_equal(c.status, 200);
@@ -342,10 +346,11 @@ static void test_many(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                BOTH(test_simple),     BOTH(test_interim),     BOTH(test_echo),          BOTH(test_trailers), BOTH(test_back_pressure),
-                BOTH(test_upload_blocked), BOTH(test_resets),  BOTH(test_client_gone),   BOTH(test_upgrade),  BOTH(test_upgrade_refused),
-                BOTH(test_connect),    BOTH(test_drain),       BOTH(test_wrong_length),  BOTH(test_paused_over_end),
-                 cmocka_unit_test(test_many),
+                BOTH(test_simple),          BOTH(test_interim),         BOTH(test_echo),
+                BOTH(test_trailers),        BOTH(test_back_pressure),   BOTH(test_upload_blocked),
+                BOTH(test_resets),          BOTH(test_client_gone),     BOTH(test_upgrade),
+                BOTH(test_upgrade_refused), BOTH(test_connect),         BOTH(test_drain),
+                BOTH(test_wrong_length),    BOTH(test_paused_over_end), cmocka_unit_test(test_many),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

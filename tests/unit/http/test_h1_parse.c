@@ -21,7 +21,8 @@ struct got {
 };
 
 /* Feeds `wire` in steps of `step` bytes. */
-static struct got parse(struct arena *a, enum h1_kind kind, const char *wire, size_t n, size_t step, const struct h1_limits *l, bool absolute)
+static struct got parse(struct arena *a, enum h1_kind kind, const char *wire, size_t n, size_t step, const struct h1_limits *l,
+                        bool absolute)
 {
         struct got g = { .r = H1_MORE };
         char *run = arena_dup(a, wire, n);
@@ -49,9 +50,9 @@ static struct got parse(struct arena *a, enum h1_kind kind, const char *wire, si
         return g;
 }
 
-#define CRLF "\r\n"
+#define CRLF   "\r\n"
 #define OKHEAD "GET / HTTP/1.1\r\nHost: a\r\n"
-#define POST "POST / HTTP/1.1\r\nHost: a\r\n"
+#define POST   "POST / HTTP/1.1\r\nHost: a\r\n"
 
 /* want 0: accepted; otherwise the status of the answer. */
 static const struct {
@@ -127,8 +128,12 @@ static const struct {
         { OKHEAD "X: b\r\n\n", 400, "http1.codec_error" },
         { OKHEAD "X: b\rc\r\n\r\n", 400, "http1.invalid_characters" },
         { OKHEAD "X: b\r\rc\r\n\r\n", 400, "http1.invalid_characters" },
-        { OKHEAD "X: b\x01" "c\r\n\r\n", 400, "http1.invalid_characters" },
-        { OKHEAD "X: b\x7f" "c\r\n\r\n", 400, "http1.invalid_characters" },
+        { OKHEAD "X: b\x01"
+                 "c\r\n\r\n",
+          400, "http1.invalid_characters" },
+        { OKHEAD "X: b\x7f"
+                 "c\r\n\r\n",
+          400, "http1.invalid_characters" },
         { OKHEAD "X: 0123456789abcdef0123456789abcdef\x02\r\n\r\n", 400, "http1.invalid_characters" },
         /* framing */
         { POST "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "http1.content_length_and_chunked_not_allowed" },
@@ -152,7 +157,9 @@ static const struct {
         { POST "Transfer-Encoding: \"chunked\"\r\n\r\n", 501, "http1.invalid_transfer_encoding" },
         { POST "Transfer-Encoding: chunked;q=1\r\n\r\n", 501, "http1.invalid_transfer_encoding" },
         { POST "Transfer-Encoding:\r\n\r\n", 501, "http1.invalid_transfer_encoding" },
-        { POST "Transfer-Encoding: \x0b" "chunked\r\n\r\n", 400, "http1.invalid_characters" },
+        { POST "Transfer-Encoding: \x0b"
+               "chunked\r\n\r\n",
+          400, "http1.invalid_characters" },
         { "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 426, "low_version" },
 };
 
@@ -166,7 +173,8 @@ static void check_request(const char *wire, size_t n, size_t step, int want, con
         if (want == 0 && g.r != H1_DONE)
                 fail_msg("refused (%d %s), step %zu: %s", g.answer, g.details ? g.details : "?", step, wire);
         if (want && (g.r != H1_FAIL || g.answer != want || (details && strcmp(g.details, details))))
-                fail_msg("result %d, answer %d %s instead of %d %s, step %zu: %s", g.r, g.answer, g.details ? g.details : "?", want, details, step, wire);
+                fail_msg("result %d, answer %d %s instead of %d %s, step %zu: %s", g.r, g.answer, g.details ? g.details : "?", want,
+                         details, step, wire);
         arena_fini(&a);
 }
 
@@ -206,8 +214,9 @@ static void test_controls(void **state)
 
 static void test_fields(void **state)
 {
-        static const char wire[] = "POST http://b.example:81?q HTTP/1.1\r\nHOST: a\r\nX-Request-ID:  one two \t\r\nFoo-Bar:\r\nCONTENT-LENGTH: 42\r\n"
-                                   "Connection: keep-alive, Foo-Bar , X-Forwarded-For\r\nX-Forwarded-For: 1.2.3.4\r\n\r\nbody";
+        static const char wire[] =
+                "POST http://b.example:81?q HTTP/1.1\r\nHOST: a\r\nX-Request-ID:  one two \t\r\nFoo-Bar:\r\nCONTENT-LENGTH: 42\r\n"
+                "Connection: keep-alive, Foo-Bar , X-Forwarded-For\r\nX-Forwarded-For: 1.2.3.4\r\n\r\nbody";
         struct arena a;
 
         arena_init(&a, 0);
@@ -223,8 +232,8 @@ static void test_fields(void **state)
         assert_null(http_get(&g.m, HN_HOST));
         assert_true(str_eqc(http_get(&g.m, HN_X_REQUEST_ID)->value, "one two"));
         assert_true(str_eqc(http_get(&g.m, HN_X_REQUEST_ID)->name, "x-request-id"));
-        assert_null(http_get_name(&g.m, STR("foo-bar")));                               /* nominated */
-        assert_true(str_eqc(http_get(&g.m, HN_X_FORWARDED_FOR)->value, "1.2.3.4"));     /* cannot be nominated */
+        assert_null(http_get_name(&g.m, STR("foo-bar")));                           /* nominated */
+        assert_true(str_eqc(http_get(&g.m, HN_X_FORWARDED_FOR)->value, "1.2.3.4")); /* cannot be nominated */
         assert_true(g.p.keep_alive);
         arena_fini(&a);
 }
@@ -272,7 +281,7 @@ static void test_http_10(void **state)
 
 static const struct {
         const char *wire;
-        int status;             /* 0: refused */
+        int status; /* 0: refused */
 } responses[] = {
         { "HTTP/1.1 200 OK\r\n\r\n", 200 },
         { "HTTP/1.1 200\r\n\r\n", 200 },
@@ -422,8 +431,8 @@ static void test_chunks(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_requests), cmocka_unit_test(test_controls),  cmocka_unit_test(test_fields),
-                cmocka_unit_test(test_limits),   cmocka_unit_test(test_http_10),   cmocka_unit_test(test_responses),
+                cmocka_unit_test(test_requests), cmocka_unit_test(test_controls), cmocka_unit_test(test_fields),
+                cmocka_unit_test(test_limits),   cmocka_unit_test(test_http_10),  cmocka_unit_test(test_responses),
                 cmocka_unit_test(test_trailers), cmocka_unit_test(test_chunks),
         };
 

@@ -2,10 +2,9 @@
 #include "exchange.h"
 
 #define HEAD(status) "HTTP/1.1 " status "\r\nx-served: yes\r\n"
-#define BAD                                                                                                                                 \
-        "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 11\r\nconnection: close\r\n\r\nBad Request"
-#define GET(path) "GET " path " HTTP/1.1\r\nHost: a\r\n\r\n"
-#define HELLO HEAD("200 OK") "content-length: 5\r\n\r\nhello"
+#define BAD          "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 11\r\nconnection: close\r\n\r\nBad Request"
+#define GET(path)    "GET " path " HTTP/1.1\r\nHost: a\r\n\r\n"
+#define HELLO        HEAD("200 OK") "content-length: 5\r\n\r\nhello"
 
 /* What comes back for what is sent, and whether the server has ended its side then. */
 static const struct {
@@ -13,26 +12,31 @@ static const struct {
         bool ends;
 } wire[] = {
         { GET("/hello"), HELLO, false },
-        { GET("/hello") GET("/204") GET("/chunked"), HELLO HEAD("204 No Content") "\r\n" HEAD("200 OK") "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-          false },
+        { GET("/hello") GET("/204") GET("/chunked"),
+          HELLO HEAD("204 No Content") "\r\n" HEAD("200 OK") "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", false },
         { GET("/empty"), HEAD("200 OK") "content-length: 0\r\n\r\n", false },
         { GET("/304"), HEAD("304 Not Modified") "content-length: 77\r\n\r\n", false },
         { "HEAD /hello HTTP/1.1\r\nHost: a\r\n\r\n", HEAD("200 OK") "content-length: 5\r\n\r\n", false },
         { "GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" GET("/hello"),
           HEAD("200 OK") "content-length: 5\r\nconnection: close\r\n\r\nhello", true },
-        { GET("/interim"), "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n" HEAD("200 OK") "content-length: 5\r\n\r\nafter", false },
+        { GET("/interim"),
+          "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n" HEAD("200 OK") "content-length: 5\r\n\r\nafter",
+          false },
         /* The response is complete before the request: no next one is read. */
-        { "POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 30\r\n\r\nabc", HEAD("200 OK") "content-length: 5\r\nconnection: close\r\n\r\nhello", true },
+        { "POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 30\r\n\r\nabc",
+          HEAD("200 OK") "content-length: 5\r\nconnection: close\r\n\r\nhello", true },
         { "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nab\r\n1\r\nc\r\n0\r\nX-T: v\r\n\r\n",
           HEAD("200 OK") "transfer-encoding: chunked\r\nconnection: close\r\n\r\n3\r\nabc\r\n0\r\nx-t: v\r\n\r\n", true },
         /* Refusals. */
         { "GARBAGE\r\n\r\n", BAD, true },
         { "GET / HTTP/1.0\r\n\r\n",
-          "HTTP/1.1 426 Upgrade Required\r\ncontent-type: text/plain\r\ncontent-length: 16\r\nconnection: close\r\n\r\nUpgrade Required", true },
+          "HTTP/1.1 426 Upgrade Required\r\ncontent-type: text/plain\r\ncontent-length: 16\r\nconnection: close\r\n\r\nUpgrade Required",
+          true },
         { GET("/hello") "GARBAGE\r\n\r\n", HELLO BAD, true },
         { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" GET("/hello"), BAD, true },
         { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n",
-          "HTTP/1.1 501 Not Implemented\r\ncontent-type: text/plain\r\ncontent-length: 15\r\nconnection: close\r\n\r\nNot Implemented", true },
+          "HTTP/1.1 501 Not Implemented\r\ncontent-type: text/plain\r\ncontent-length: 15\r\nconnection: close\r\n\r\nNot Implemented",
+          true },
         { "POST /hang HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", BAD, true },
         { "CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\nraw bytes", HEAD("200 OK") "\r\nraw bytes", false },
         { "GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: foo, bar\r\n\r\nraw",
@@ -40,7 +44,8 @@ static const struct {
         /* An upgrade that is not granted: what follows is a request. */
         { "GET /hello HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n" GET("/empty"),
           HELLO HEAD("200 OK") "content-length: 0\r\n\r\n", false },
-        { "GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n" GET("/empty"),
+        { "GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n" GET(
+                  "/empty"),
           HEAD("404 Not Found") "content-length: 2\r\n\r\nno" HEAD("200 OK") "content-length: 0\r\n\r\n", false },
         /* With a body it is no upgrade. */
         { "POST /upgrade HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: foo\r\nContent-Length: 1\r\n\r\nx",
@@ -58,14 +63,15 @@ static bool ended(struct pair *p)
 static void test_server(void **state)
 {
         for (size_t i = 0; i < ARRAY_LEN(wire); i++) {
-                for (int step = 0; step < 3; step++) {          /* whole; byte by byte; through protocol detection */
+                for (int step = 0; step < 3; step++) { /* whole; byte by byte; through protocol detection */
                         struct pair p = { 0 };
                         struct buf b = BUF_INIT;
 
                         pair_open_server(&p, step == 2 ? 2 : 0);
                         if (step == 1) {
                                 /* Byte by byte some answers come earlier; the bytes are the same. "Early" ones aside. */
-                                if (wire[i].ends && strstr(wire[i].want, "200 OK") && strstr(wire[i].send, "/hello HTTP/1.1\r\nHost: a\r\nConn") == NULL) {
+                                if (wire[i].ends && strstr(wire[i].want, "200 OK") &&
+                                    strstr(wire[i].send, "/hello HTTP/1.1\r\nHost: a\r\nConn") == NULL) {
                                         pair_close(&p);
                                         continue;
                                 }
@@ -96,11 +102,14 @@ static void test_http_10(void **state)
         static const struct {
                 const char *send, *want;
         } t[] = {
-                { "GET /hello HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK\r\nx-served: yes\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello" },
+                { "GET /hello HTTP/1.0\r\n\r\n",
+                  "HTTP/1.0 200 OK\r\nx-served: yes\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello" },
                 { "GET /hello HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
                   "HTTP/1.0 200 OK\r\nx-served: yes\r\ncontent-length: 5\r\nconnection: keep-alive\r\n\r\nhello" },
-                { "GET /chunked HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "HTTP/1.0 200 OK\r\nx-served: yes\r\nconnection: close\r\n\r\nhello" },
-                { "GET /interim HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK\r\nx-served: yes\r\ncontent-length: 5\r\nconnection: close\r\n\r\nafter" },
+                { "GET /chunked HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+                  "HTTP/1.0 200 OK\r\nx-served: yes\r\nconnection: close\r\n\r\nhello" },
+                { "GET /interim HTTP/1.0\r\n\r\n",
+                  "HTTP/1.0 200 OK\r\nx-served: yes\r\ncontent-length: 5\r\nconnection: close\r\n\r\nafter" },
         };
 
         for (size_t i = 0; i < ARRAY_LEN(t); i++) {
@@ -149,7 +158,7 @@ static void test_pipeline_bound(void **state)
                 if (i % 64 == 0)
                         pair_settle(&p);
         }
-        assert_true(sent < 4 * 1024 * 1024);            /* the socket filled up */
+        assert_true(sent < 4 * 1024 * 1024); /* the socket filled up */
         assert_int_equal(p.server_streams, 1);
         close(p.raw);
         p.raw = -1;
@@ -215,7 +224,8 @@ static const struct {
         /* lies */
         { "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok", true, 200, "ok", HTTP_RESET_CONN_CLOSED, false },
         { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", true, 200, "ok", HTTP_RESET_CONN_CLOSED, false },
-        { "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false, 200, "ok", HTTP_RESET_NONE, false },
+        { "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false, 200, "ok", HTTP_RESET_NONE,
+          false },
         { "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n", false, 0, "", HTTP_RESET_PROTOCOL, false },
         { "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", false, 0, "", HTTP_RESET_PROTOCOL, false },
         { "garbage\r\n\r\n", false, 0, "", HTTP_RESET_PROTOCOL, false },
@@ -272,7 +282,7 @@ static void test_early_response(void **state)
         assert_true(c.closed);
         assert_int_equal(c.status, 413);
         assert_int_equal(c.reset, HTTP_RESET_NONE);
-        assert_int_equal(p.client_closed, 1);           /* half a request is on it */
+        assert_int_equal(p.client_closed, 1); /* half a request is on it */
         call_free(&c);
         pair_close(&p);
 }
@@ -321,7 +331,7 @@ static void test_sniff(void **state)
                 raw_send(&p, preface + i, 1);
         assert_int_equal(http_conn_version(p.server), HTTP_2);
         raw_read(&p, &b);
-        assert_true(b.n > 9 && b.p[3] == 4);            /* SETTINGS */
+        assert_true(b.n > 9 && b.p[3] == 4); /* SETTINGS */
         buf_fini(&b);
         pair_close(&p);
 

@@ -5,8 +5,9 @@
 
 static void frame(struct buf *b, int type, int flags, uint32_t id, const void *p, size_t n)
 {
-        unsigned char h[9] = { (unsigned char)(n >> 16), (unsigned char)(n >> 8), (unsigned char)n,   (unsigned char)type, (unsigned char)flags,
-                               (unsigned char)(id >> 24), (unsigned char)(id >> 16), (unsigned char)(id >> 8), (unsigned char)id };
+        unsigned char h[9] = { (unsigned char)(n >> 16),  (unsigned char)(n >> 8),  (unsigned char)n,
+                               (unsigned char)type,       (unsigned char)flags,     (unsigned char)(id >> 24),
+                               (unsigned char)(id >> 16), (unsigned char)(id >> 8), (unsigned char)id };
 
         buf_append(b, h, 9);
         buf_append(b, p, n);
@@ -73,7 +74,7 @@ static int64_t find_frame(const struct buf *b, int type, uint32_t id)
 }
 
 static const struct {
-        const char *name[3], *value[3];         /* behind a complete request's pseudo-headers */
+        const char *name[3], *value[3]; /* behind a complete request's pseudo-headers */
         const char *path;
 } malformed[] = {
         { { "X-Upper" }, { "a" }, "/hello" },
@@ -88,10 +89,10 @@ static const struct {
         { { "x", ":method" }, { "a", "GET" }, "/hello" },
         { { ":unknown" }, { "a" }, "/hello" },
         { { ":status" }, { "200" }, "/hello" },
-        { { "content-length" }, { "5" }, "/hello" },            /* END_STREAM follows at once */
+        { { "content-length" }, { "5" }, "/hello" }, /* END_STREAM follows at once */
         { { "content-length", "content-length" }, { "0", "0" }, "/hello" },
         { { "content-length" }, { "-1" }, "/hello" },
-        { { ":protocol" }, { "websocket" }, "/hello" },         /* not enabled */
+        { { ":protocol" }, { "websocket" }, "/hello" }, /* not enabled */
         { { NULL }, { NULL }, "no-slash" },
         { { NULL }, { NULL }, "" },
 };
@@ -242,11 +243,11 @@ static void test_hpack_bomb(void **state)
 
         open_server(&p, &b);
         request_fields(&f, "/hello");
-        buf_append(&f, "\x40\x01x\x7f\xb1\x1d", 6);     /* literal with indexing, name "x", value of 3888 bytes */
+        buf_append(&f, "\x40\x01x\x7f\xb1\x1d", 6); /* literal with indexing, name "x", value of 3888 bytes */
         for (int i = 0; i < 3888; i++)
                 buf_char(&f, 'v');
         for (int i = 0; i < 12000; i++)
-                buf_char(&f, (char)0xbe);               /* index 62: the newest entry */
+                buf_char(&f, (char)0xbe); /* index 62: the newest entry */
         frame(&b, NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS | NGHTTP2_FLAG_END_STREAM, 1, f.p, f.n);
         buf_fini(&f);
         request(&b, 3, "/hello", NGHTTP2_FLAG_END_STREAM);
@@ -255,7 +256,7 @@ static void test_hpack_bomb(void **state)
         assert_true(find_frame(&got, NGHTTP2_RST_STREAM, 1) > 0);
         assert_int_equal(p.refused, 1);
         assert_string_equal(p.refused_details, "http2.headers_too_large");
-        assert_true(find_frame(&got, NGHTTP2_HEADERS, 3) >= 0);  /* the connection goes on */
+        assert_true(find_frame(&got, NGHTTP2_HEADERS, 3) >= 0); /* the connection goes on */
         buf_fini(&got);
         pair_close(&p);
 }
@@ -316,8 +317,9 @@ static void test_gone(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_malformed),   cmocka_unit_test(test_floods),      cmocka_unit_test(test_rapid_reset), cmocka_unit_test(test_hpack_bomb),
-                cmocka_unit_test(test_max_streams), cmocka_unit_test(test_bad_preface), cmocka_unit_test(test_gone),
+                cmocka_unit_test(test_malformed),  cmocka_unit_test(test_floods),      cmocka_unit_test(test_rapid_reset),
+                cmocka_unit_test(test_hpack_bomb), cmocka_unit_test(test_max_streams), cmocka_unit_test(test_bad_preface),
+                cmocka_unit_test(test_gone),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

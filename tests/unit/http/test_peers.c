@@ -239,7 +239,7 @@ static void test_servers(void **state)
                         execl("/bin/sh", "sh", "-c", cmd, (char *)NULL);
                         _exit(127);
                 }
-                for (int tries = 0; tries < 200 && a.status == 0; tries++) {    /* until it listens */
+                for (int tries = 0; tries < 200 && a.status == 0; tries++) { /* until it listens */
                         fetch(&a, t[i].to, t[i].h2);
                         if (a.status == 0)
                                 loop_turn(loop, 50);

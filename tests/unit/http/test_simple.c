@@ -28,7 +28,8 @@ static void on_answer(void *arg, const struct http_head *m, struct str body, con
 
 static void serve(struct http_stream *s, void *arg, struct http_head *m, struct str body)
 {
-        struct str t = arena_printf(http_stream_arena(s), STR_FMT " " STR_FMT " " STR_FMT, STR_ARG(m->method), STR_ARG(m->path), STR_ARG(body));
+        struct str t = arena_printf(http_stream_arena(s), STR_FMT " " STR_FMT " " STR_FMT, STR_ARG(m->method), STR_ARG(m->path),
+                                    STR_ARG(body));
 
         if (!str_eqc(m->path, "/never"))
                 http_answer(s, 200, "text/plain", t);
@@ -51,8 +52,8 @@ static void test_service(void **state)
         struct answer a;
 
         assert_true(addr_parse(&any, STR("127.0.0.1:0")));
-        struct http_service *sv =
-                http_service_new(l, &(struct http_service_opts){ .listen = &any, .max_body_bytes = 1000 }, serve, NULL, &err);
+        struct http_service *sv = http_service_new(l, &(struct http_service_opts){ .listen = &any, .max_body_bytes = 1000 }, serve, NULL,
+                                                   &err);
 
         assert_non_null(sv);
         for (int h2 = 0; h2 < 2; h2++) {
