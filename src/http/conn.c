@@ -43,8 +43,7 @@ void http_conn_init(struct http_conn *c, const struct http_codec *codec, struct 
         http_opts_defaults(&c->o);
 }
 
-/* --- recycled streams -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- recycled streams ---- */
 
 enum { POOLS = 2, KEEP_STREAMS = 64, KEEP_ARENA_BYTES = 8192, ARENA_BYTES = 4096 };
 

@@ -469,8 +469,7 @@ bool h1_parser_finish(struct h1_parser *p, char *base, struct http_head *m, bool
         return finish_request(p, base, m, absolute_url, secure);
 }
 
-/* --- chunks ------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- chunks ---- */
 
 enum { CHUNK_SIZE, CHUNK_EXT, CHUNK_SIZE_LF, CHUNK_DATA, CHUNK_DATA_CR, CHUNK_DATA_LF, CHUNK_END };
 

@@ -52,8 +52,7 @@ enum h1_result h1_parse(struct h1_parser *p, const struct h1_limits *l, char *ba
  * authority is refused, with p->answer and p->details set. `secure` gives the scheme of origin-form targets. */
 bool h1_parser_finish(struct h1_parser *p, char *base, struct http_head *m, bool absolute_url, bool secure);
 
-/* --- chunked coding (RFC 9112 §7.1) ----------------------------------------------------------------------------------------------------
- */
+/* ---- chunked coding (RFC 9112 §7.1) ---- */
 
 enum h1_chunk_event {
         H1_CHUNK_MORE, /* needs more bytes */

@@ -12,8 +12,7 @@ enum {
         HEAD_SLACK = 256,  /* status or request line, framing fields */
 };
 
-/* --- a head ------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- a head ---- */
 
 struct out {
         char *p;
@@ -282,8 +281,7 @@ void h1_send_head(struct http_stream *hs, const struct http_head *m, bool end)
         h1_schedule(c);
 }
 
-/* --- a body ------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- a body ---- */
 
 static void out_chain(struct h1_conn *c, struct chain *data)
 {

@@ -4,7 +4,7 @@
 
 #include "http/http.h"
 
-/* --- answering ------------------------------------------------------------------------------------------------------------------- */
+/* ---- answering ---- */
 
 /* A whole response: status, content-type (NULL: none), body (copied; left out for HEAD requests by the codec). */
 void http_answer(struct http_stream *s, int status, const char *type, struct str body);
@@ -22,7 +22,7 @@ void http_collect(struct http_stream *s, struct http_head *m, bool end, size_t m
 /* Ops that ignore everything: for streams whose answer is out. */
 extern const struct http_stream_ops http_ops_ignore;
 
-/* --- serving --------------------------------------------------------------------------------------------------------------------- */
+/* ---- serving ---- */
 
 /* A listener whose connections speak HTTP/1.1 or HTTP/2 and whose requests go to one function. */
 struct http_service;
@@ -49,7 +49,7 @@ void http_service_drain(struct http_service *s); /* closes the listener; connect
 unsigned http_service_conns(const struct http_service *s);
 const struct addr *http_service_addr(const struct http_service *s); /* as bound: the port that 0 became */
 
-/* --- fetching -------------------------------------------------------------------------------------------------------------------- */
+/* ---- fetching ---- */
 
 /* One request on one connection of its own (HTTP/1.1, or HTTP/2 when ALPN or `h2` says so). */
 struct http_fetch;
