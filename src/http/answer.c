@@ -99,8 +99,7 @@ void http_answer(struct http_stream *s, int status, const char *type, struct str
         http_answer_head(s, &m, status, type, &c);
 }
 
-/* --- collecting a body
- * ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- collecting a body ---- */
 
 struct collector {
         struct http_head *m;

@@ -86,8 +86,7 @@ static void on_timeout(struct loop_timer *t)
         finish(f, e);
 }
 
-/* --- the response
- * ------------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the response ---- */
 
 static void on_head(struct http_stream *s, void *arg, struct http_head *m, bool end)
 {
@@ -154,8 +153,7 @@ static const struct http_stream_ops fetch_ops = {
         .on_head = on_head, .on_data = on_data, .on_trailers = on_trailers, .on_close = on_close
 };
 
-/* --- the request
- * -------------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the request ---- */
 
 static void on_conn_close(struct http_conn *c, void *arg)
 {

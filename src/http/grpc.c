@@ -73,8 +73,7 @@ static void give_up(struct grpc_call *g, int status, struct str text)
         http_reset(g->s, HTTP_RESET_LOCAL);
 }
 
-/* --- receiving
- * ------------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- receiving ---- */
 
 /* The next whole message of g->in, or false. */
 static bool next_message(struct grpc_call *g, char **p, size_t *n)
@@ -274,8 +273,7 @@ static void on_close(struct http_stream *s, void *arg, enum http_reset why)
 
 static const struct http_stream_ops call_ops = { on_head, on_data, on_trailers, on_drain, on_close };
 
-/* --- making calls
- * ------------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- making calls ---- */
 
 static void on_resume(struct loop_task *t)
 {
@@ -397,9 +395,7 @@ void grpc_finish(struct grpc_call *g, int status, struct str text)
         http_resume(g->s);
 }
 
-/* --- using them
- * ------------------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- using them ---- */
 
 void grpc_send(struct grpc_call *g, struct str msg)
 {

@@ -41,8 +41,7 @@ static void stream_free(struct h1_stream *s)
         http_stream_put(&s->base, 0);
 }
 
-/* --- telling the owner
- * ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- telling the owner ---- */
 
 void h1_schedule(struct h1_conn *c)
 {
@@ -100,8 +99,7 @@ static void refuse(struct h1_conn *c, struct h1_stream *s, int status, const cha
         h1_schedule(c);
 }
 
-/* --- receiving: heads
- * ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- receiving: heads ---- */
 
 static struct h1_limits limits(const struct h1_conn *c)
 {
@@ -295,8 +293,7 @@ static bool rx_head(struct h1_conn *c, struct h1_stream *s)
         return true;
 }
 
-/* --- receiving: bodies
- * -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- receiving: bodies ---- */
 
 static bool rx_length(struct h1_conn *c, struct h1_stream *s)
 {
@@ -469,8 +466,7 @@ static bool process(struct h1_conn *c)
         return true;
 }
 
-/* --- reading
- * ------------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ---- */
 
 static bool wants_read(const struct h1_conn *c)
 {
@@ -573,8 +569,7 @@ static void on_readable(struct conn *io, void *arg)
                 conn_resume_read(io); /* others first: it comes back in the next turn */
 }
 
-/* --- the end of the turn
- * -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the end of the turn ---- */
 
 static void flush(struct h1_conn *c)
 {
@@ -745,8 +740,7 @@ static void on_connect(struct conn *io, void *arg, int err)
 
 static const struct conn_ops h1_io_ops = { .on_connect = on_connect, .on_readable = on_readable, .on_writable = on_writable };
 
-/* --- the owner's calls
- * ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the owner's calls ---- */
 
 static void h1_reset(struct http_stream *hs, enum http_reset why)
 {

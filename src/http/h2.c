@@ -107,8 +107,7 @@ static void violate(struct h2_conn *c, uint32_t code, const char *error)
         schedule(c);
 }
 
-/* --- streams
- * ------------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- streams ---- */
 
 static void link_to(struct h2_stream **list, struct h2_stream *s)
 {
@@ -207,8 +206,7 @@ static void abort_stream(struct h2_conn *c, struct h2_stream *s, enum http_reset
         close_stream(c, s, why);
 }
 
-/* --- receiving: nghttp2's callbacks
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- receiving: nghttp2's callbacks ---- */
 
 static void deliver(struct h2_conn *c, struct h2_stream *s);
 
@@ -494,8 +492,7 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
         return 0;
 }
 
-/* --- telling the owner
- * ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- telling the owner ---- */
 
 static void announce(struct h2_conn *c, struct h2_stream *s)
 {
@@ -589,9 +586,7 @@ static void deliver_all(struct h2_conn *c)
         }
 }
 
-/* --- sending
- * ----------------------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- sending ---- */
 
 static ssize_t read_data(nghttp2_session *session, int32_t id, uint8_t *buf, size_t max, uint32_t *flags, nghttp2_data_source *src,
                          void *arg);
@@ -857,8 +852,7 @@ static int on_frame_not_send(nghttp2_session *session, const nghttp2_frame *f, i
         return 0;
 }
 
-/* --- the end of the turn
- * -------------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the end of the turn ---- */
 
 static void flush(struct h2_conn *c)
 {
@@ -1021,9 +1015,7 @@ static void on_task(struct loop_task *t)
         turn(t->arg);
 }
 
-/* --- the socket
- * ------------------------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the socket ---- */
 
 /* What is complete and waits for a paused owner is still delivered; the rest is over. */
 static void on_eof(struct h2_conn *c)
@@ -1085,9 +1077,7 @@ static void on_connect(struct conn *io, void *arg, int err)
 
 static const struct conn_ops h2_io_ops = { .on_connect = on_connect, .on_readable = on_readable, .on_writable = on_writable };
 
-/* --- the owner's calls
- * ---------------------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the owner's calls ---- */
 
 static void h2_reset(struct http_stream *hs, enum http_reset why)
 {
@@ -1184,9 +1174,7 @@ static const struct http_codec h2_codec = {
         .version = HTTP_2,
 };
 
-/* --- making one
- * ---------------------------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- making one ---- */
 
 static nghttp2_session *session_new(struct h2_conn *c)
 {

@@ -65,9 +65,7 @@ static void arm_idle(struct service_conn *k)
         loop_timer_arm(k->sv->loop, &k->timer, k->sv->idle_ms);
 }
 
-/* --- requests
- * -----------------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- requests ---- */
 
 static void req_timeout(struct loop_timer *t)
 {
@@ -136,9 +134,7 @@ static void on_conn_close(struct http_conn *c, void *arg)
 
 static const struct http_conn_ops service_ops = { .on_stream = on_stream, .on_idle = on_idle, .on_close = on_conn_close };
 
-/* --- connections
- * -----------------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- connections ---- */
 
 static void idle_timeout(struct loop_timer *t)
 {

@@ -3,8 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 
-/* --- the server that behaves by path
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- the server that behaves by path ---- */
 
 struct served {
         struct pair *p;
@@ -168,9 +167,7 @@ static void s_on_refused(struct http_conn *c, void *arg, struct http_stream *s, 
 
 static const struct http_conn_ops server_ops = { .on_stream = s_on_stream, .on_close = s_on_conn_close, .on_refused = s_on_refused };
 
-/* --- the client
- * ----------------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the client ---- */
 
 static void note_headers(struct buf *b, const struct http_head *m)
 {
