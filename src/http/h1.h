@@ -1,4 +1,4 @@
-/* The inside of an HTTP/1.1 connection, shared by h1.c (receiving, life and death) and h1_send.c (sending). */
+/* The inside of an HTTP/1.1 connection, shared by h1.c (the socket, life and death), h1_recv.c and h1_send.c. */
 #ifndef HTTP_H1_H
 #define HTTP_H1_H
 
@@ -82,6 +82,14 @@ static inline struct h1_stream *h1_stream_of(struct http_stream *s)
 void h1_schedule(struct h1_conn *c);
 void h1_kill(struct h1_conn *c, enum http_reset why, const char *error);
 
+struct h1_stream *h1_stream_new(struct h1_conn *c);
+
+/* h1_recv.c */
+bool h1_process(struct h1_conn *c); /* parses what has been read; false: c became an HTTP/2 connection */
+void h1_give_end(struct h1_stream *s);
+void h1_new_head(struct h1_stream *s); /* to receive into */
+
+/* h1_send.c */
 void h1_send_head(struct http_stream *s, const struct http_head *m, bool end);
 void h1_send_data(struct http_stream *s, struct chain *data, bool end);
 void h1_send_trailers(struct http_stream *s, const struct http_head *t);
