@@ -1,5 +1,5 @@
-/* Lines of a container's log file, which a container cannot write but a full disk can cut; annotations and quantities of a pod, which anybody may
- * write. */
+/* Lines of a container's log file, which a container cannot write but a full disk can cut; annotations and quantities of a pod, which
+ * anybody may write. */
 #include "node/ctrlog.h"
 #include "node/quantity.h"
 #include "node/redirect.h"
@@ -28,7 +28,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
                 abort();
         quantity_parse(text, &milli);
         if (!redirect_script(annotation, &text, &out, &error) && !error.n)
-                abort();                        /* a refusal says why */
+                abort(); /* a refusal says why */
         arena_init(&a, 0);
         spec_expand(text, vars, 2, &a);
         out.n = 0;

@@ -72,7 +72,8 @@ static bool api_config(const struct cmd_args *a, struct arena *arena, struct kub
         if (file)
                 return kube_client_config_load(str_of(file), STR(""), arena, c, d);
         c->server = str_of(server);
-        return read_option(a, "ca", arena, &c->ca_pem) && read_option(a, "cert", arena, &c->cert_pem) && read_option(a, "key", arena, &c->key_pem);
+        return read_option(a, "ca", arena, &c->ca_pem) && read_option(a, "cert", arena, &c->cert_pem) &&
+               read_option(a, "key", arena, &c->key_pem);
 }
 
 static int node_run(struct cmd_args *a, const struct kube_client_config *api, int ready_fd, struct diags *d)
@@ -154,8 +155,10 @@ const struct cmd cmd_node = {
         .name = "node",
         .summary = "run pods on this machine (started by up)",
         .operands = "",
-        .description = "Runs the pods that the API server binds to this machine, each in a network namespace of its own, gives Services their virtual addresses and "
-                       "answers DNS.\n\nIt may be stopped, killed and started again at any time: containers run on beside it and are taken over.",
+        .description =
+                "Runs the pods that the API server binds to this machine, each in a network namespace of its own, gives Services their "
+                "virtual addresses and "
+                "answers DNS.\n\nIt may be stopped, killed and started again at any time: containers run on beside it and are taken over.",
         .opts = node_opts,
         .run = run_node,
         .hidden = true,

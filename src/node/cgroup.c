@@ -6,12 +6,12 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <linux/magic.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
-#include <linux/magic.h>
 #include <unistd.h>
 
 #define CGROUP_ROOT "/sys/fs/cgroup"
@@ -62,7 +62,8 @@ bool cgroup_usable(const char *cluster)
         bool ok = (mkdir(top, 0755) == 0 || errno == EEXIST) && (mkdir(path, 0755) == 0 || errno == EEXIST);
 
         if (!ok)
-                LOG(LOG_WARN, "node", "%s: %s: control groups cannot be used here, so limits of memory and processors are not kept", path, strerror(errno));
+                LOG(LOG_WARN, "node", "%s: %s: control groups cannot be used here, so limits of memory and processors are not kept", path,
+                    strerror(errno));
         free(top);
         free(path);
         return ok;
@@ -112,7 +113,7 @@ static void remove_tree(const char *path, void *arg)
 
         remove_group(path, arg, 0);
         *strrchr(parent, '/') = 0;
-        rmdir(parent);                          /* /postern itself goes with the last cluster */
+        rmdir(parent); /* /postern itself goes with the last cluster */
         free(parent);
 }
 

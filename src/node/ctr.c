@@ -1,14 +1,14 @@
-/* One container's life: waiting -> starting (the shim creates it) -> running -> exited, and perhaps around again with the next attempt number.
- * Each attempt has folders of its own, so nothing of a run that ended is in the way of the next:
+/* One container's life: waiting -> starting (the shim creates it) -> running -> exited, and perhaps around again with the next attempt
+ * number. Each attempt has folders of its own, so nothing of a run that ended is in the way of the next:
  *
  *      POD/ctr/NAME-N     bundle: config.json and the root; the shim removes it at the end
  *      RUN/ctr/UID/NAME-N what the shim says (shim.h); kept until the attempt after the next, so that a node that starts again can tell
  *      LOGS/NAME/N.log    its output; the current one and the one before */
-#include "node/pod.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "http/simple.h"
+#include "node/pod.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -139,7 +139,8 @@ void ctr_remove_files(struct ctr *c, unsigned attempt)
 
 void ctr_wait(struct ctr *c, const char *reason, const char *message)
 {
-        bool same = c->state == CTR_WAITING && strcmp(c->wait_reason, reason) == 0 && strcmp(c->wait_message ? c->wait_message : "", message ? message : "") == 0;
+        bool same = c->state == CTR_WAITING && strcmp(c->wait_reason, reason) == 0 &&
+                    strcmp(c->wait_message ? c->wait_message : "", message ? message : "") == 0;
 
         if (same)
                 return;
@@ -155,7 +156,8 @@ void ctr_wait(struct ctr *c, const char *reason, const char *message)
 static void ctr_backoff(struct ctr *c)
 {
         struct loop *l = c->pod->node->loop;
-        uint64_t ran_s = c->end.finished_us > c->end.started_us && c->end.started_us ? (c->end.finished_us - c->end.started_us) / 1000000 : 0;
+        uint64_t ran_s = c->end.finished_us > c->end.started_us && c->end.started_us ? (c->end.finished_us - c->end.started_us) / 1000000
+                                                                                     : 0;
 
         if (ran_s >= BACKOFF_FORGET_S)
                 c->backoff_s = 0;
@@ -173,7 +175,9 @@ static void ctr_ended(struct ctr *c, const struct shim_status *st)
 {
         ctr_quiet(c);
         ctr_end_fini(&c->end);
-        c->end = (struct ctr_end){ .started_us = st->started_us, .finished_us = st->finished_us ? st->finished_us : clock_real_us(), .id = mem_strdup(c->id) };
+        c->end = (struct ctr_end){ .started_us = st->started_us,
+                                   .finished_us = st->finished_us ? st->finished_us : clock_real_us(),
+                                   .id = mem_strdup(c->id) };
         if (st->error) {
                 c->end.exit_code = 128;
                 c->end.reason = "StartError";
@@ -258,8 +262,8 @@ static void hook_done(struct ctr *c, bool ok, struct str why)
         c->hook_fetch = NULL;
         c->hook_running = false;
         if (!ok)
-                event_pod(c->pod, c, true, pre_stop ? "FailedPreStopHook" : "FailedPostStartHook", "%s failed: " STR_FMT, pre_stop ? "PreStopHook" : "PostStartHook",
-                          STR_ARG(str_sub(why, 0, 512)));
+                event_pod(c->pod, c, true, pre_stop ? "FailedPreStopHook" : "FailedPostStartHook", "%s failed: " STR_FMT,
+                          pre_stop ? "PreStopHook" : "PostStartHook", STR_ARG(str_sub(why, 0, 512)));
         if (pre_stop) {
                 c->stop_sent = true;
                 ctr_kill(c, SIGTERM);
@@ -329,7 +333,8 @@ static bool hook_http(struct ctr *c, const struct pb_node *get, uint64_t timeout
 /* Starts the hook. False: there is none (or none that can be run). */
 static bool hook_start(struct ctr *c, const char *which, uint64_t timeout_ms)
 {
-        const struct pb_node *hook = pb_get(pb_get(ctr_spec(c), "lifecycle"), which), *exec = pb_get(hook, "exec"), *get = pb_get(hook, "httpGet");
+        const struct pb_node *hook = pb_get(pb_get(ctr_spec(c), "lifecycle"), which), *exec = pb_get(hook, "exec"),
+                             *get = pb_get(hook, "httpGet");
         const struct pb_node *sleep = pb_get(hook, "sleep"), *command = spec_list(exec, "command");
 
         if (exec && command->n) {
@@ -389,7 +394,7 @@ static void on_launched(void *arg, pid_t pid, int status)
                 ctr_running(c, &st, false);
         } else {
                 shim_status_fini(&st);
-                shim_status_read(c->dir, &st);          /* it may have ended meanwhile */
+                shim_status_read(c->dir, &st); /* it may have ended meanwhile */
                 c->ever_started = true;
                 if (!st.error)
                         event_pod(c->pod, c, false, "Started", "Started container %s", c->name);
@@ -404,7 +409,8 @@ static bool ctr_spawn_shim(struct ctr *c, const char *bundle, const char *log, c
         struct node *n = c->pod->node;
         const struct pb_node *spec = ctr_spec(c);
         char *binary = mem_printf("%s/bin/postern", n->base.dir);
-        const char *argv[24] = { binary, "shim", "--dir", c->dir, "--id", c->id, "--bundle", bundle, "--runtime-root", n->runtime_root, "--log", log };
+        const char *argv[24] = { binary,     "shim", "--dir",          c->dir,          "--id",  c->id,
+                                 "--bundle", bundle, "--runtime-root", n->runtime_root, "--log", log };
         unsigned k = 12;
         posix_spawn_file_actions_t fa;
         posix_spawnattr_t attr;
@@ -461,7 +467,8 @@ static void hosts_text(struct pod *p, struct str hostname, struct buf *out)
 static void resolv_text(struct pod *p, struct buf *out)
 {
         const struct pb_node *config = pb_get_path(p->obj->node, "spec.dnsConfig");
-        const struct pb_node *servers = spec_list(config, "nameservers"), *searches = spec_list(config, "searches"), *options = spec_list(config, "options");
+        const struct pb_node *servers = spec_list(config, "nameservers"), *searches = spec_list(config, "searches"),
+                             *options = spec_list(config, "options");
         bool none = str_eqc(spec_str(p->obj->node, "spec.dnsPolicy"), "None");
         char dns[ADDR_TEXT_MAX];
 
@@ -516,7 +523,9 @@ static bool ctr_prepare(struct ctr *c, const char *bundle, struct oci_container 
         o->no_cgroup = n->no_cgroup;
         hosts_text(p, hostname, &hosts);
         resolv_text(p, &resolv);
-        struct rootfs_opts ro = { .hostname = o->hostname, .hosts = buf_view(&hosts), .resolv_conf = buf_view(&resolv), .uid = o->uid, .gid = o->gid };
+        struct rootfs_opts ro = {
+                .hostname = o->hostname, .hosts = buf_view(&hosts), .resolv_conf = buf_view(&resolv), .uid = o->uid, .gid = o->gid
+        };
         rootfs_remove(bundle);
         e->reason = "CreateContainerError";
         bool ok = rootfs_make(o->rootfs, &ro, &e->text) == 0;
@@ -568,7 +577,8 @@ void ctr_start(struct ctr *c)
         arena_init(&a, 8192);
         ctr_next_attempt(c);
         c->state = CTR_WAITING;
-        char *bundle = ctr_bundle(c, c->attempt), *log = ctr_log_path(c, c->attempt), *log_dir = mem_printf("%s/%s", c->pod->log_dir, c->name);
+        char *bundle = ctr_bundle(c, c->attempt), *log = ctr_log_path(c, c->attempt),
+             *log_dir = mem_printf("%s/%s", c->pod->log_dir, c->name);
         rootfs_remove(c->dir);
         bool ok = ctr_prepare(c, bundle, &o, &a, &e);
         if (ok && (rootfs_mkdirs(c->dir, 0700) < 0 || rootfs_mkdirs(log_dir, 0755) < 0)) {
@@ -599,7 +609,8 @@ void ctr_start(struct ctr *c)
 
 static const struct pb_node *ctr_api_status(const struct ctr *c)
 {
-        const struct pb_node *l = spec_list(c->pod->obj->node, c->kind == CTR_MAIN ? "status.containerStatuses" : "status.initContainerStatuses");
+        const struct pb_node *l = spec_list(c->pod->obj->node,
+                                            c->kind == CTR_MAIN ? "status.containerStatuses" : "status.initContainerStatuses");
 
         for (size_t i = 0; i < l->n; i++)
                 if (str_eqc(spec_str(l->v[i], "name"), c->name))
@@ -635,8 +646,13 @@ static void ctr_adopt_last(struct ctr *c)
         char *dir = ctr_run_dir(c, c->attempt - 1);
         shim_status_read(dir, &st);
         if (st.finished) {
-                c->last = (struct ctr_end){ .exit_code = st.exit_code, .signal = st.signal, .started_us = st.started_us, .finished_us = st.finished_us,
-                                            .reason = st.oom ? "OOMKilled" : st.exit_code ? "Error" : "Completed" };
+                c->last = (struct ctr_end){ .exit_code = st.exit_code,
+                                            .signal = st.signal,
+                                            .started_us = st.started_us,
+                                            .finished_us = st.finished_us,
+                                            .reason = st.oom         ? "OOMKilled"
+                                                      : st.exit_code ? "Error"
+                                                                     : "Completed" };
                 c->last.id = mem_printf("%s.%s.%u", c->pod->uid, c->name, c->attempt - 1);
                 c->has_last = true;
         }
@@ -652,7 +668,7 @@ void ctr_adopt(struct ctr *c)
         c->attempt = (unsigned)spec_int(api, "restartCount", 0);
         if (!ctr_find_attempt(c, &c->attempt)) {
                 if (spec_str(api, "containerID").n)
-                        c->attempt++;           /* it ran before the machine started again */
+                        c->attempt++; /* it ran before the machine started again */
                 return;
         }
         c->id = mem_printf("%s.%s.%u", c->pod->uid, c->name, c->attempt);
@@ -681,7 +697,8 @@ void ctr_kill(struct ctr *c, int signo)
                 return;
         shim_frame_put(&b, SHIM_KILL, str_make(&one, 1));
         if (send(c->shim.fd, b.p, b.n, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)b.n)
-                LOG(LOG_WARN, "node", "%s/%s: container %s: signal %d not delivered: %s", c->pod->ns, c->pod->name, c->name, signo, strerror(errno));
+                LOG(LOG_WARN, "node", "%s/%s: container %s: signal %d not delivered: %s", c->pod->ns, c->pod->name, c->name, signo,
+                    strerror(errno));
         buf_fini(&b);
 }
 
@@ -701,7 +718,7 @@ void ctr_stop(struct ctr *c, const char *why, uint64_t grace_ms)
         c->grace_ms = grace_ms;
         c->stop_at_ms = loop_now_ms(l) + grace_ms;
         if (c->state == CTR_STARTING)
-                return;                         /* ctr_running() comes back here */
+                return; /* ctr_running() comes back here */
         for (unsigned u = 0; u < PROBE_USES; u++)
                 probe_stop(c, (enum probe_use)u);
         if (grace_ms == 0) {

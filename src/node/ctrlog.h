@@ -18,18 +18,18 @@ struct ctrlog {
         char *path;
         int fd;
         uint64_t size, max_bytes;
-        struct buf line[2];             /* not yet ended, one a stream */
-        uint64_t dropped;               /* bytes that the disk did not take */
+        struct buf line[2]; /* not yet ended, one a stream */
+        uint64_t dropped;   /* bytes that the disk did not take */
 };
 
 int ctrlog_open(struct ctrlog *l, const char *path, uint64_t max_bytes /* 0: CTRLOG_FILE_BYTES */);
 void ctrlog_write(struct ctrlog *l, enum ctrlog_stream s, struct str bytes);
-void ctrlog_close(struct ctrlog *l);    /* writes unfinished lines */
+void ctrlog_close(struct ctrlog *l); /* writes unfinished lines */
 
 /* Reading. One record; `text` without the newline. False: not a record. */
 struct ctrlog_record {
         uint64_t time_us;
-        struct str time;                /* as written */
+        struct str time; /* as written */
         enum ctrlog_stream stream;
         bool partial;
         struct str text;

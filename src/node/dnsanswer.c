@@ -1,5 +1,5 @@
-/* What is refused before anybody looks a name up: answers sent to us (no loops), more or fewer than one question, classes other than IN, opcodes
- * other than QUERY. Types that we hold nothing of get "no data", zone transfers "refused". */
+/* What is refused before anybody looks a name up: answers sent to us (no loops), more or fewer than one question, classes other than IN,
+ * opcodes other than QUERY. Types that we hold nothing of get "no data", zone transfers "refused". */
 #include "node/dnsanswer.h"
 #include "base/mem.h"
 
@@ -27,8 +27,8 @@ void dns_failure(const void *query, size_t n, unsigned rcode, struct buf *out)
         if (n < 12)
                 return;
         memcpy(h, query, 2);
-        h[2] = (unsigned char)(0x80 | (((const unsigned char *)query)[2] & 0x79));      /* QR, opcode, RD */
-        h[3] = (unsigned char)(0x80 | rcode);                                           /* RA */
+        h[2] = (unsigned char)(0x80 | (((const unsigned char *)query)[2] & 0x79)); /* QR, opcode, RD */
+        h[3] = (unsigned char)(0x80 | rcode);                                      /* RA */
         buf_append(out, h, sizeof(h));
 }
 
@@ -112,7 +112,8 @@ static void push_soa(ldns_pkt *answer, const char *zone)
         struct buf text = BUF_INIT;
         ldns_rr *rr = NULL;
 
-        buf_printf(&text, "%s. %d IN SOA ns.dns.%s. hostmaster.%s. 1 7200 1800 86400 %d", zone, DNS_NEGATIVE_TTL_S, zone, zone, DNS_NEGATIVE_TTL_S);
+        buf_printf(&text, "%s. %d IN SOA ns.dns.%s. hostmaster.%s. 1 7200 1800 86400 %d", zone, DNS_NEGATIVE_TTL_S, zone, zone,
+                   DNS_NEGATIVE_TTL_S);
         if (ldns_rr_new_frm_str(&rr, buf_z(&text), 0, NULL, NULL) == LDNS_STATUS_OK)
                 ldns_pkt_push_rr(answer, LDNS_SECTION_AUTHORITY, rr);
         buf_fini(&text);
@@ -140,7 +141,7 @@ static void put_wire(ldns_pkt *a, size_t max, struct buf *out)
 
         if (ldns_pkt2wire(&wire, a, &n) != LDNS_STATUS_OK)
                 return;
-        if (n > max) {                  /* the client asks again over TCP */
+        if (n > max) { /* the client asks again over TCP */
                 ldns_rr_list_deep_free(ldns_pkt_answer(a));
                 ldns_pkt_set_answer(a, ldns_rr_list_new());
                 ldns_pkt_set_ancount(a, 0);
@@ -159,8 +160,11 @@ static bool kind_of(ldns_rr_type type, enum dns_kind *kind)
         static const struct {
                 ldns_rr_type type;
                 enum dns_kind kind;
-        } known[] = { { LDNS_RR_TYPE_A, DNS_A },         { LDNS_RR_TYPE_AAAA, DNS_AAAA }, { LDNS_RR_TYPE_SRV, DNS_SRV },
-                      { LDNS_RR_TYPE_CNAME, DNS_CNAME }, { LDNS_RR_TYPE_PTR, DNS_PTR } };
+        } known[] = { { LDNS_RR_TYPE_A, DNS_A },
+                      { LDNS_RR_TYPE_AAAA, DNS_AAAA },
+                      { LDNS_RR_TYPE_SRV, DNS_SRV },
+                      { LDNS_RR_TYPE_CNAME, DNS_CNAME },
+                      { LDNS_RR_TYPE_PTR, DNS_PTR } };
 
         for (size_t i = 0; i < ARRAY_LEN(known); i++)
                 if (known[i].type == type) {
@@ -187,7 +191,8 @@ static void fill(ldns_pkt *a, const ldns_rr *question, const struct dns_found *f
                 push_soa(a, soa);
 }
 
-static enum dns_verdict answer_question(const ldns_pkt *query, const ldns_rr *question, const struct dns_zone *z, size_t max, struct buf *out)
+static enum dns_verdict answer_question(const ldns_pkt *query, const ldns_rr *question, const struct dns_zone *z, size_t max,
+                                        struct buf *out)
 {
         ldns_rr_type type = ldns_rr_get_type(question);
         struct dns_found found = { 0 };
@@ -196,8 +201,8 @@ static enum dns_verdict answer_question(const ldns_pkt *query, const ldns_rr *qu
         bool known = kind_of(type, &kind);
         enum dns_lookup where = DNS_REFUSED;
 
-        if (ldns_rr_get_class(question) == LDNS_RR_CLASS_IN && type != LDNS_RR_TYPE_AXFR && type != LDNS_RR_TYPE_IXFR && type != LDNS_RR_TYPE_ANY &&
-            plain_name(ldns_rr_owner(question), name))
+        if (ldns_rr_get_class(question) == LDNS_RR_CLASS_IN && type != LDNS_RR_TYPE_AXFR && type != LDNS_RR_TYPE_IXFR &&
+            type != LDNS_RR_TYPE_ANY && plain_name(ldns_rr_owner(question), name))
                 where = z->lookup(z->arg, str_of(name), kind, &found);
         if (where == DNS_ELSEWHERE) {
                 free(found.v);

@@ -12,13 +12,13 @@ enum dns_kind { DNS_A, DNS_AAAA, DNS_SRV, DNS_CNAME, DNS_PTR };
 
 struct dns_record {
         enum dns_kind kind;
-        struct addr ip;                         /* A, AAAA */
-        uint16_t port;                          /* SRV */
-        char name[DNS_NAME_MAX + 1];            /* SRV: target; CNAME, PTR */
+        struct addr ip;              /* A, AAAA */
+        uint16_t port;               /* SRV */
+        char name[DNS_NAME_MAX + 1]; /* SRV: target; CNAME, PTR */
 };
 
 struct dns_found {
-        bool exists;                            /* false: NXDOMAIN */
+        bool exists; /* false: NXDOMAIN */
         uint32_t ttl_s;
         struct dns_record *v;
         size_t n, cap;
@@ -32,7 +32,7 @@ struct dns_zone {
         void *arg;
         /* `name`: lower case, without the last dot. All records of the name that bear on `kind` (CNAME always does). */
         enum dns_lookup (*lookup)(void *arg, struct str name, enum dns_kind kind, struct dns_found *found);
-        const char *soa;                        /* the zone that denials are signed with: "cluster.local" */
+        const char *soa; /* the zone that denials are signed with: "cluster.local" */
 };
 
 enum dns_verdict { DNS_DROP /* not a query: say nothing */, DNS_ANSWER /* `out` */, DNS_FORWARD };

@@ -1,5 +1,5 @@
-/* Everything is bounded: queries under way at other servers, TCP clients, how long either may take, and how much of the queries under way one
- * client may hold, so that one pod cannot take DNS from the others. A forwarded query has a socket and an id of its own (so an answer
+/* Everything is bounded: queries under way at other servers, TCP clients, how long either may take, and how much of the queries under way
+ * one client may hold, so that one pod cannot take DNS from the others. A forwarded query has a socket and an id of its own (so an answer
  * cannot be guessed), and an answer must come from the server that was asked and repeat the question. */
 #include "node/dnsserver.h"
 #include "base/hash.h"
@@ -45,21 +45,21 @@ struct tcp_client {
         struct buf in;
         struct chain out;
         struct loop_timer idle;
-        unsigned waiting;                       /* forwards for it */
+        unsigned waiting; /* forwards for it */
         bool eof;
 };
 
 struct forward {
         struct forward *next, **pprev;
         struct dns_server *s;
-        struct addr client;                     /* UDP */
-        struct tcp_client *tcp;                 /* or TCP; NULL then too when the client went away */
+        struct addr client;     /* UDP */
+        struct tcp_client *tcp; /* or TCP; NULL then too when the client went away */
         bool over_tcp;
         struct buf query, in;
         unsigned tries;
         uint16_t id;
-        struct loop_watch sock;                 /* UDP */
-        struct conn *conn;                      /* TCP */
+        struct loop_watch sock; /* UDP */
+        struct conn *conn;      /* TCP */
         struct chain out;
         struct loop_timer timer;
 };
@@ -104,7 +104,7 @@ static void tcp_reply(struct tcp_client *c, struct str answer)
 
 static void udp_reply(struct dns_server *s, const struct addr *to, struct str answer)
 {
-        sendto(s->udp.fd, answer.p, answer.n, MSG_DONTWAIT, &to->sa, to->len);  /* a full socket drops it, as a network would */
+        sendto(s->udp.fd, answer.p, answer.n, MSG_DONTWAIT, &to->sa, to->len); /* a full socket drops it, as a network would */
 }
 
 /* ---- forwarding ---- */
@@ -168,7 +168,7 @@ static bool forward_take(struct forward *f, unsigned char *answer, size_t n)
         memcpy(answer, f->query.p, 2);
         if (!dns_same_question(f->query.p, f->query.n, answer, n))
                 return false;
-        struct buf copy = BUF_INIT;             /* `answer` may live in f, which goes */
+        struct buf copy = BUF_INIT; /* `answer` may live in f, which goes */
         buf_append(&copy, answer, n);
         forward_finish(f, buf_view(&copy));
         buf_fini(&copy);
@@ -184,7 +184,7 @@ static void on_forward_answer(struct loop_watch *w, unsigned ready)
         for (;;) {
                 ssize_t n = recv(w->fd, answer, sizeof(answer), MSG_DONTWAIT);
                 if (n < 0)
-                        return;                 /* EAGAIN; or refused: the timer goes on to the next server */
+                        return; /* EAGAIN; or refused: the timer goes on to the next server */
                 if (forward_take(f, answer, (size_t)n))
                         return;
         }
@@ -205,7 +205,8 @@ static bool forward_udp(struct forward *f, const struct addr *to)
 
         if (fd < 0)
                 return false;
-        if (connect(fd, &to->sa, to->len) < 0 || loop_watch(f->s->node->loop, &f->sock, fd, LOOP_READ | LOOP_LEVEL, on_forward_answer, f) < 0) {
+        if (connect(fd, &to->sa, to->len) < 0 ||
+            loop_watch(f->s->node->loop, &f->sock, fd, LOOP_READ | LOOP_LEVEL, on_forward_answer, f) < 0) {
                 close(fd);
                 return false;
         }
@@ -309,7 +310,12 @@ static void forward_start(struct dns_server *s, const struct addr *client, struc
         }
         servers_read(s);
         struct forward *f = MEM_NEW(struct forward);
-        *f = (struct forward){ .s = s, .client = *client, .tcp = tcp, .over_tcp = tcp != NULL, .sock = { .fd = -1 }, .timer = { .fn = on_forward_timer, .arg = f } };
+        *f = (struct forward){ .s = s,
+                               .client = *client,
+                               .tcp = tcp,
+                               .over_tcp = tcp != NULL,
+                               .sock = { .fd = -1 },
+                               .timer = { .fn = on_forward_timer, .arg = f } };
         buf_append(&f->query, query, n);
         f->next = s->forwards;
         f->pprev = &s->forwards;
@@ -400,7 +406,7 @@ static void on_tcp_readable(struct conn *conn, void *arg)
                         const unsigned char *h = (const unsigned char *)c->in.p;
                         size_t need = (size_t)(h[0] << 8 | h[1]);
                         struct buf out = BUF_INIT;
-                        if (need > DNS_QUERY_MAX || c->out.n > 1 << 20) {       /* nonsense, or one who asks and does not read */
+                        if (need > DNS_QUERY_MAX || c->out.n > 1 << 20) { /* nonsense, or one who asks and does not read */
                                 tcp_free(c);
                                 return;
                         }
@@ -477,7 +483,9 @@ struct dns_server *dns_server_new(struct node *n, struct diags *d)
         struct addr at = n->net.dns;
         char text[ADDR_TEXT_MAX];
 
-        *s = (struct dns_server){ .node = n, .zone = { .arg = n, .lookup = dnszone_lookup, .soa = n->domain }, .udp = { .fd = -1 }, .tcp = { .fd = -1 } };
+        *s = (struct dns_server){
+                .node = n, .zone = { .arg = n, .lookup = dnszone_lookup, .soa = n->domain }, .udp = { .fd = -1 }, .tcp = { .fd = -1 }
+        };
         addr_set_port(&at, 53);
         int udp = netns_run(n->net.netns, open_udp, &at), tcp = udp < 0 ? udp : netns_run(n->net.netns, open_tcp, &at);
         if (tcp < 0) {

@@ -1,5 +1,5 @@
-/* The cluster DNS: UDP and TCP on the tenth address of the service range, inside the node's namespace; forwards what it does not know to the
- * host's resolvers, from the host's namespace (not --offline). */
+/* The cluster DNS: UDP and TCP on the tenth address of the service range, inside the node's namespace; forwards what it does not know to
+ * the host's resolvers, from the host's namespace (not --offline). */
 #ifndef NODE_DNSSERVER_H
 #define NODE_DNSSERVER_H
 
@@ -7,6 +7,6 @@
 #include "node/pod.h"
 
 struct dns_server *dns_server_new(struct node *n, struct diags *d);
-void dns_server_free(struct dns_server *s);     /* NULL: nothing */
+void dns_server_free(struct dns_server *s); /* NULL: nothing */
 
 #endif

@@ -19,8 +19,8 @@ struct zone_query {
         struct str domain;
         enum dns_kind kind;
         struct dns_found *found;
-        uint16_t port;                          /* SRV */
-        struct addr ip;                         /* PTR */
+        uint16_t port;  /* SRV */
+        struct addr ip; /* PTR */
 };
 
 /* Splits into labels from the left. 0: too many. */
@@ -61,8 +61,8 @@ static void on_endpoint(void *arg, const struct services_endpoint *e)
                 return;
         q->found->exists = true;
         if (q->kind == DNS_SRV) {
-                int n = snprintf(target, sizeof(target), STR_FMT "." STR_FMT "." STR_FMT ".svc." STR_FMT, STR_ARG(label), STR_ARG(q->service), STR_ARG(q->ns),
-                                 STR_ARG(q->domain));
+                int n = snprintf(target, sizeof(target), STR_FMT "." STR_FMT "." STR_FMT ".svc." STR_FMT, STR_ARG(label),
+                                 STR_ARG(q->service), STR_ARG(q->ns), STR_ARG(q->domain));
                 if (n > 0 && (size_t)n < sizeof(target))
                         dns_found_add(q->found, DNS_SRV, NULL, str_of(target), q->port);
         } else {
@@ -92,7 +92,8 @@ static void service_srv(struct zone_query *q, const struct kube_object *o, struc
 
         for (size_t i = 0; i < ports->n; i++) {
                 struct str name = spec_str(ports->v[i], "name"), is = spec_str(ports->v[i], "protocol");
-                if (!str_eq_nocase(name, str_sub(port, 1, port.n)) || !str_eq_nocase(is.n ? is : STR("TCP"), str_sub(protocol, 1, protocol.n)))
+                if (!str_eq_nocase(name, str_sub(port, 1, port.n)) ||
+                    !str_eq_nocase(is.n ? is : STR("TCP"), str_sub(protocol, 1, protocol.n)))
                         continue;
                 q->found->exists = true;
                 q->port = (uint16_t)spec_int(ports->v[i], "port", 0);
@@ -101,7 +102,8 @@ static void service_srv(struct zone_query *q, const struct kube_object *o, struc
                         services_endpoints(q->node, q->ns, q->service, on_endpoint, q);
                         continue;
                 }
-                int n = snprintf(target, sizeof(target), STR_FMT "." STR_FMT ".svc." STR_FMT, STR_ARG(q->service), STR_ARG(q->ns), STR_ARG(q->domain));
+                int n = snprintf(target, sizeof(target), STR_FMT "." STR_FMT ".svc." STR_FMT, STR_ARG(q->service), STR_ARG(q->ns),
+                                 STR_ARG(q->domain));
                 if (n > 0 && (size_t)n < sizeof(target))
                         dns_found_add(q->found, DNS_SRV, NULL, str_of(target), q->port);
         }
@@ -144,8 +146,7 @@ static void lookup_pod(struct zone_query *q, struct str rest)
                         *p = '.';
         if (!addr_parse_ip(&ip, str_of(text), 0))
                 return;
-        STRMAP_EACH(&q->node->by_uid, e)
-        {
+        STRMAP_EACH (&q->node->by_uid, e) {
                 struct pod *p = e->value;
                 if (p->have_ip && str_eqc(label[1], p->ns) && addr_ip_eq(&p->ip, &ip)) {
                         q->found->exists = true;
@@ -163,7 +164,8 @@ static void ptr_service(void *arg, struct kube_object *o)
 
         if (q->found->exists || !addr_parse_ip(&vip, spec_str(o->node, "spec.clusterIP"), 0) || !addr_ip_eq(&vip, &q->ip))
                 return;
-        int n = snprintf(name, sizeof(name), STR_FMT "." STR_FMT ".svc." STR_FMT, STR_ARG(o->name), STR_ARG(o->namespace_), STR_ARG(q->domain));
+        int n = snprintf(name, sizeof(name), STR_FMT "." STR_FMT ".svc." STR_FMT, STR_ARG(o->name), STR_ARG(o->namespace_),
+                         STR_ARG(q->domain));
         if (n > 0 && (size_t)n < sizeof(name)) {
                 q->found->exists = true;
                 dns_found_add(q->found, DNS_PTR, NULL, str_of(name), 0);
@@ -178,7 +180,8 @@ static bool lookup_ptr(struct zone_query *q, struct str rest)
 
         if (split(rest, label) != 4 || rest.n > 15)
                 return false;
-        snprintf(text, sizeof(text), STR_FMT "." STR_FMT "." STR_FMT "." STR_FMT, STR_ARG(label[3]), STR_ARG(label[2]), STR_ARG(label[1]), STR_ARG(label[0]));
+        snprintf(text, sizeof(text), STR_FMT "." STR_FMT "." STR_FMT "." STR_FMT, STR_ARG(label[3]), STR_ARG(label[2]), STR_ARG(label[1]),
+                 STR_ARG(label[0]));
         if (!addr_parse_ip(&q->ip, str_of(text), 0))
                 return false;
         if (!cidr_has(&q->node->net.services, &q->ip) && !cidr_has(&q->node->net.pods, &q->ip))
@@ -219,7 +222,7 @@ enum dns_lookup dnszone_lookup(void *arg, struct str name, enum dns_kind kind, s
                 return DNS_OURS;
         }
         if (kind == DNS_AAAA) {
-                found->exists = true;           /* there is no way out over IPv6: an address would only be waited for */
+                found->exists = true; /* there is no way out over IPv6: an address would only be waited for */
                 return DNS_OURS;
         }
         return DNS_ELSEWHERE;

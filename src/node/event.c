@@ -10,7 +10,7 @@
 enum { EVENTS_A_POD = 64, EVENT_TEXT_MAX = 1024 };
 
 struct said {
-        char *name;                             /* of the Event object */
+        char *name; /* of the Event object */
         unsigned count;
 };
 
@@ -28,20 +28,24 @@ static void put(struct buf *b, const char *name, struct str value)
         buf_char(b, ',');
 }
 
-static void event_create(struct node *n, const char *ns, const char *event_name, struct buf *object, bool warning, const char *reason, struct str text)
+static void event_create(struct node *n, const char *ns, const char *event_name, struct buf *object, bool warning, const char *reason,
+                         struct str text)
 {
         struct buf path = BUF_INIT, body = BUF_INIT;
         char now[40];
 
         clock_rfc3339(clock_real_us(), 0, now);
         buf_printf(&path, "/api/v1/namespaces/%s/events", ns);
-        buf_printf(&body, "{\"apiVersion\":\"v1\",\"kind\":\"Event\",\"metadata\":{\"name\":\"%s\",\"namespace\":\"%s\"},\"involvedObject\":{%s},", event_name, ns,
-                   buf_z(object));
+        buf_printf(&body,
+                   "{\"apiVersion\":\"v1\",\"kind\":\"Event\",\"metadata\":{\"name\":\"%s\",\"namespace\":\"%s\"},\"involvedObject\":{%s},",
+                   event_name, ns, buf_z(object));
         put(&body, "reason", str_of(reason));
         put(&body, "message", text);
         put(&body, "type", warning ? STR("Warning") : STR("Normal"));
-        buf_printf(&body, "\"source\":{\"component\":\"kubelet\",\"host\":\"%s\"},\"reportingComponent\":\"kubelet\",\"reportingInstance\":\"%s\",", n->node_name,
-                   n->node_name);
+        buf_printf(
+                &body,
+                "\"source\":{\"component\":\"kubelet\",\"host\":\"%s\"},\"reportingComponent\":\"kubelet\",\"reportingInstance\":\"%s\",",
+                n->node_name, n->node_name);
         buf_printf(&body, "\"firstTimestamp\":\"%s\",\"lastTimestamp\":\"%s\",\"count\":1}", now, now);
         kube_request(n->client, "POST", buf_view(&path), STR("application/json"), buf_view(&body), on_answer, NULL);
         buf_fini(&path);
@@ -85,9 +89,11 @@ void event_pod(struct pod *p, const struct ctr *c, bool warning, const char *rea
                 s->name = mem_printf("%.200s.%016llx", p->name, (unsigned long long)rand_u64());
                 s->count = 1;
                 strmap_set(&p->events, buf_view(&key), s);
-                buf_printf(&object, "\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"namespace\":\"%s\",\"name\":\"%s\",\"uid\":\"%s\"", p->ns, p->name, p->uid);
+                buf_printf(&object, "\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"namespace\":\"%s\",\"name\":\"%s\",\"uid\":\"%s\"", p->ns,
+                           p->name, p->uid);
                 if (c)
-                        buf_printf(&object, ",\"fieldPath\":\"spec.%s{%s}\"", c->kind == CTR_MAIN ? "containers" : "initContainers", c->name);
+                        buf_printf(&object, ",\"fieldPath\":\"spec.%s{%s}\"", c->kind == CTR_MAIN ? "containers" : "initContainers",
+                                   c->name);
                 event_create(p->node, p->ns, s->name, &object, warning, reason, buf_view(&text));
         }
         buf_fini(&text);
@@ -113,8 +119,7 @@ void event_node(struct node *n, bool warning, const char *reason, const char *fm
 
 void events_free(struct pod *p)
 {
-        STRMAP_EACH(&p->events, e)
-        {
+        STRMAP_EACH (&p->events, e) {
                 struct said *s = e->value;
                 free(s->name);
                 free(s);

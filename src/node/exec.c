@@ -1,7 +1,7 @@
-/* Short processes inside a running container, by `runc exec`: probes and hooks. Its two outputs are one pipe, of which the first 10 KiB are kept and
- * the rest is read and dropped, so that a talkative command does not hang. */
-#include "node/pod.h"
+/* Short processes inside a running container, by `runc exec`: probes and hooks. Its two outputs are one pipe, of which the first 10 KiB are
+ * kept and the rest is read and dropped, so that a talkative command does not hang. */
 #include "base/mem.h"
+#include "node/pod.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -146,7 +146,7 @@ struct exec_job *exec_start(struct ctr *c, const char *const *args, size_t n, ui
                 posix_spawn_file_actions_destroy(&fa);
                 posix_spawnattr_destroy(&attr);
                 close(pipe_fds[1]);
-                fcntl(pipe_fds[0], F_SETFL, O_NONBLOCK);        /* ours only: the command's end is a plain pipe */
+                fcntl(pipe_fds[0], F_SETFL, O_NONBLOCK); /* ours only: the command's end is a plain pipe */
                 loop_watch(j->loop, &j->out, pipe_fds[0], LOOP_READ | LOOP_LEVEL, on_exec_output, j);
         }
         free(argv);
@@ -164,7 +164,7 @@ struct exec_job *exec_start(struct ctr *c, const char *const *args, size_t n, ui
 
 void exec_cancel(struct exec_job *j)
 {
-        j->fn = NULL;                           /* it frees itself when the runtime ended */
+        j->fn = NULL; /* it frees itself when the runtime ended */
         if (j->child)
                 exec_kill(j);
 }

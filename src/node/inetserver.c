@@ -36,11 +36,11 @@ struct inetserver {
 
 struct relay {
         struct inetserver *s;
-        struct http_stream *down, *up;          /* NULL when closed */
+        struct http_stream *down, *up; /* NULL when closed */
         struct http_conn *up_http;
-        struct conn *up_conn;                   /* until up_http takes it over */
-        struct http_head *head;                 /* the request's; lives in down's arena */
-        struct chain body;                      /* that came before the connection was up */
+        struct conn *up_conn;   /* until up_http takes it over */
+        struct http_head *head; /* the request's; lives in down's arena */
+        struct chain body;      /* that came before the connection was up */
         bool ended, answered;
         struct loop_task end;
 };
@@ -172,7 +172,8 @@ static void on_up_connect(struct conn *c, void *arg, int err)
         const struct addr *peer = conn_peer(client), *local = conn_local(client);
         addr_ip_text(peer, from);
         addr_ip_text(local, to);
-        struct iovec v = { line, (size_t)snprintf(line, sizeof(line), "PROXY TCP4 %s %s %u %u\r\n", from, to, addr_port(peer), addr_port(local)) };
+        struct iovec v = { line, (size_t)snprintf(line, sizeof(line), "PROXY TCP4 %s %s %u %u\r\n", from, to, addr_port(peer),
+                                                  addr_port(local)) };
         r->up_conn = NULL;
         if (conn_writev(c, &v, 1, &sent) != IO_OK || sent != v.iov_len) {
                 conn_close(c, true);
@@ -216,7 +217,7 @@ static void down_trailers(struct http_stream *s, void *arg, struct http_head *t)
 
         (void)s;
         (void)t;
-        r->ended = true;                        /* gunicorn does not show trailers to httpbin */
+        r->ended = true; /* gunicorn does not show trailers to httpbin */
         if (r->up)
                 http_send_data(r->up, &none, true);
 }
@@ -232,7 +233,9 @@ static void down_close(struct http_stream *s, void *arg, enum http_reset reset)
         relay_check(r);
 }
 
-static const struct http_stream_ops down_ops = { .on_data = down_data, .on_trailers = down_trailers, .on_drain = down_drain, .on_close = down_close };
+static const struct http_stream_ops down_ops = {
+        .on_data = down_data, .on_trailers = down_trailers, .on_drain = down_drain, .on_close = down_close
+};
 
 static void on_request(struct http_stream *s, void *arg, struct http_head *m, bool end)
 {
@@ -268,7 +271,8 @@ static void on_restart(struct loop_timer *t)
 
 static void gunicorn_exec(struct inetserver *s, pid_t parent)
 {
-        static char *const env[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/nonexistent", "LC_ALL=C.UTF-8", "PYTHONDONTWRITEBYTECODE=1", NULL };
+        static char *const env[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/nonexistent", "LC_ALL=C.UTF-8",
+                                     "PYTHONDONTWRITEBYTECODE=1", NULL };
         char bind_to[32];
         sigset_t none;
 
@@ -283,10 +287,11 @@ static void gunicorn_exec(struct inetserver *s, pid_t parent)
         if (getppid() != parent)
                 _exit(0);
         /* Since 20.1 gunicorn leaves its version out of the Server header, which clients of httpbin.org see. */
-        static const char run[] = "import gunicorn.http.wsgi as w; w.SERVER = w.SERVER_SOFTWARE; from gunicorn.app.wsgiapp import run; run()";
-        execle("/usr/bin/python3", "python3", "-c", run, "--bind", bind_to, "--worker-class", "gthread", "--workers", "1", "--threads", "32", "--keep-alive", "75",
-               "--timeout", "120", "--worker-tmp-dir", "/dev/shm", "--proxy-protocol", "--proxy-allow-from", "127.0.0.1", "--log-level", "warning", "httpbin:app",
-               (char *)NULL, env);
+        static const char run[] =
+                "import gunicorn.http.wsgi as w; w.SERVER = w.SERVER_SOFTWARE; from gunicorn.app.wsgiapp import run; run()";
+        execle("/usr/bin/python3", "python3", "-c", run, "--bind", bind_to, "--worker-class", "gthread", "--workers", "1", "--threads",
+               "32", "--keep-alive", "75", "--timeout", "120", "--worker-tmp-dir", "/dev/shm", "--proxy-protocol", "--proxy-allow-from",
+               "127.0.0.1", "--log-level", "warning", "httpbin:app", (char *)NULL, env);
         _exit(127);
 }
 
@@ -310,7 +315,9 @@ static void gunicorn_start(struct inetserver *s)
 static bool listen_tls(struct inetserver *s, const struct inetserver_opts *o, struct diags *d)
 {
         struct str alpn[] = { STR("h2"), STR("http/1.1") };
-        struct tls_ctx_opts tls = { .server = true, .cert_pem = o->cert_pem, .key_pem = o->key_pem, .alpn = alpn, .nalpn = ARRAY_LEN(alpn) };
+        struct tls_ctx_opts tls = {
+                .server = true, .cert_pem = o->cert_pem, .key_pem = o->key_pem, .alpn = alpn, .nalpn = ARRAY_LEN(alpn)
+        };
         struct addr any;
         int err = 0;
 

@@ -1,4 +1,5 @@
-/* The process is found again by a socket on which it listens and never answers: a connection to it ends when, and only when, the process does. */
+/* The process is found again by a socket on which it listens and never answers: a connection to it ends when, and only when, the process
+ * does. */
 #include "node/internet.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -19,7 +20,7 @@
 enum { INTERNET_RESTART_MS = 500, INTERNET_TTL_S = 60, PEM_MAX = 1 << 16 };
 
 static const struct {
-        const char *name;               /* "*.": any host below */
+        const char *name; /* "*.": any host below */
         const char *ip;
 } hosts[] = {
         { "httpbin.org", "198.18.0.10" },     { "www.httpbin.org", "198.18.0.10" }, { "example.com", "198.18.0.20" },
@@ -64,7 +65,8 @@ static bool certificates(const char *dir, struct diags *d)
 {
         struct str names[ARRAY_LEN(hosts)];
         struct buf ca = BUF_INIT, ca_key = BUF_INIT, cert = BUF_INIT, key = BUF_INIT;
-        char *paths[4] = { mem_printf("%s/ca.pem", dir), mem_printf("%s/ca.key", dir), mem_printf("%s/cert.pem", dir), mem_printf("%s/cert.key", dir) };
+        char *paths[4] = { mem_printf("%s/ca.pem", dir), mem_printf("%s/ca.key", dir), mem_printf("%s/cert.pem", dir),
+                           mem_printf("%s/cert.key", dir) };
         struct tls_cert_req root = { .cn = STR("Postern offline Internet CA (only pods trust it)"), .ca = true, .days = 365 };
         struct tls_cert_req leaf = { .cn = STR("httpbin.org"), .dns = names, .ndns = ARRAY_LEN(hosts), .server = true, .days = 365 };
         const struct buf *contents[4] = { &ca, &ca_key, &cert, &key };
@@ -80,7 +82,8 @@ static bool certificates(const char *dir, struct diags *d)
                         if ((err = write_secret(paths[i], contents[i])) < 0)
                                 ok = false;
                 if (!ok)
-                        diag_add(d, DIAG_ERROR, NULL, NULL, "%s: the offline Internet's certificates cannot be made: %s", dir, strerror(-err));
+                        diag_add(d, DIAG_ERROR, NULL, NULL, "%s: the offline Internet's certificates cannot be made: %s", dir,
+                                 strerror(-err));
         }
         for (int i = 0; i < 4; i++)
                 free(paths[i]);
@@ -125,7 +128,7 @@ static void on_child(void *arg, pid_t pid, int status)
 
         (void)pid;
         (void)status;
-        i->child = NULL;                        /* on_alive() sees it too */
+        i->child = NULL; /* on_alive() sees it too */
 }
 
 static bool unix_address(const char *path, struct addr *a)
@@ -157,7 +160,8 @@ static void child_exec(struct internet *i, int listen_fd)
         sigset_t none;
 
         netns_path(i->node->net.inet_netns, ns);
-        int fd = open(ns, O_RDONLY | O_CLOEXEC), out = open(log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), null = open("/dev/null", O_RDWR | O_CLOEXEC);
+        int fd = open(ns, O_RDONLY | O_CLOEXEC), out = open(log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600),
+            null = open("/dev/null", O_RDWR | O_CLOEXEC);
         if (fd < 0 || setns(fd, CLONE_NEWNET) < 0)
                 _exit(126);
         setsid();
@@ -177,7 +181,7 @@ static bool internet_spawn(struct internet *i)
         struct sock_listen_opts o = { .backlog = 8, .unix_mode = 0600 };
         struct addr a;
 
-        leftover_kill_in_netns(i->node->net.inet_netns);        /* a web server without its supervisor would hold the ports */
+        leftover_kill_in_netns(i->node->net.inet_netns); /* a web server without its supervisor would hold the ports */
         if (!unix_address(i->socket, &a))
                 return false;
         unlink(i->socket);
@@ -189,7 +193,7 @@ static bool internet_spawn(struct internet *i)
         pid_t pid = fork();
         if (pid == 0)
                 child_exec(i, lfd);
-        bool ok = pid > 0 && internet_connect(i);       /* while we still hold the listener: no race */
+        bool ok = pid > 0 && internet_connect(i); /* while we still hold the listener: no race */
         close(lfd);
         if (pid > 0)
                 i->child = loop_child_new(i->node->loop, pid, on_child, i);

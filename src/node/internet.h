@@ -1,4 +1,5 @@
-/* The offline Internet, seen from the node: which names are on it, the throw-away CA behind its certificates, and the process that plays it. */
+/* The offline Internet, seen from the node: which names are on it, the throw-away CA behind its certificates, and the process that plays
+ * it. */
 #ifndef NODE_INTERNET_H
 #define NODE_INTERNET_H
 
@@ -14,6 +15,6 @@ void internet_lookup(struct str name, struct dns_found *found);
 bool internet_ca(const char *state_dir, struct buf *ca_pem, struct diags *d);
 /* Gives the namespace its addresses and starts the process, or finds the one that an earlier node started. */
 struct internet *internet_start(struct node *n, struct diags *d);
-void internet_free(struct internet *i);         /* the process goes on; NULL: nothing */
+void internet_free(struct internet *i); /* the process goes on; NULL: nothing */
 
 #endif

@@ -1,5 +1,5 @@
-/* One line an address: "UID HOST-NUMBER". Numbers 0 to 4 are the network, the gateway and spare; the last is the broadcast address. Addresses
- * go round the range, so that a client which still talks to a pod that is gone does not soon meet another. */
+/* One line an address: "UID HOST-NUMBER". Numbers 0 to 4 are the network, the gateway and spare; the last is the broadcast address.
+ * Addresses go round the range, so that a client which still talks to a pod that is gone does not soon meet another. */
 #include "node/ipam.h"
 #include "base/mem.h"
 
@@ -46,7 +46,8 @@ bool ipam_init(struct ipam *m, const struct cidr *range, const char *path, struc
         int err = buf_read_file(&b, path, IPAM_FILE_MAX);
         bool ok = err == -ENOENT || (err == 0 && ipam_load(m, buf_view(&b)));
         if (!ok) {
-                buf_printf(error, "%s: %s; remove it when no pod runs", path, err ? strerror(-err) : "is not a list of this range's addresses");
+                buf_printf(error, "%s: %s; remove it when no pod runs", path,
+                           err ? strerror(-err) : "is not a list of this range's addresses");
                 ipam_fini(m);
         }
         buf_fini(&b);
@@ -65,7 +66,7 @@ static int ipam_save(const struct ipam *m)
         struct buf b = BUF_INIT;
 
         buf_printf(&b, "next %u\n", m->next);
-        STRMAP_EACH(&m->by_uid, e)
+        STRMAP_EACH (&m->by_uid, e)
                 buf_printf(&b, STR_FMT " %u\n", STR_ARG(e->key), (unsigned)(uintptr_t)e->value);
         int err = buf_write_file(&b, m->path, 0600);
         buf_fini(&b);
@@ -74,7 +75,7 @@ static int ipam_save(const struct ipam *m)
 
 static bool ipam_taken(const struct ipam *m, uint32_t host)
 {
-        STRMAP_EACH(&m->by_uid, e)
+        STRMAP_EACH (&m->by_uid, e)
                 if (e->value == host_box(host))
                         return true;
         return false;

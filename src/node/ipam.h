@@ -9,8 +9,8 @@
 struct ipam {
         struct cidr range;
         char *path;
-        struct strmap by_uid;           /* uid -> uint32_t host number, as a pointer */
-        uint32_t next;                  /* where to look first: behind the last one given */
+        struct strmap by_uid; /* uid -> uint32_t host number, as a pointer */
+        uint32_t next;        /* where to look first: behind the last one given */
 };
 
 /* Reads `path` if it is there. An unreadable or broken file is an error: two pods must not share an address. */

@@ -30,8 +30,7 @@ static struct pod *find_pod(struct node *n, struct str ns, struct str name)
 {
         struct pod *found = NULL;
 
-        STRMAP_EACH(&n->by_uid, e)
-        {
+        STRMAP_EACH (&n->by_uid, e) {
                 struct pod *p = e->value;
                 if (str_eqc(ns, p->ns) && str_eqc(name, p->name) && (!found || found->deleting || found->gone))
                         found = p;

@@ -14,7 +14,7 @@
 #include "node/pod.h"
 
 struct kubelet *kubelet_new(struct node *n, struct diags *d);
-void kubelet_free(struct kubelet *k);           /* NULL: nothing */
+void kubelet_free(struct kubelet *k); /* NULL: nothing */
 
 void kubelet_refuse(struct http_stream *s, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 

@@ -1,5 +1,5 @@
-/* exec and attach. exec is a `runc exec` of its own for each session: with pipes, or with a pseudo-terminal whose slave is the runtime's controlling
- * terminal, so that a resize of our master reaches the command through it. attach speaks to the container's shim. */
+/* exec and attach. exec is a `runc exec` of its own for each session: with pipes, or with a pseudo-terminal whose slave is the runtime's
+ * controlling terminal, so that a resize of our master reaches the command through it. attach speaks to the container's shim. */
 #include "base/mem.h"
 #include "kube/streams.h"
 #include "node/kubelet.h"
@@ -43,7 +43,9 @@ static bool running(struct ctr *c, struct http_stream *s)
 
 static struct kube_exec_opts options(const struct kube_query *q)
 {
-        struct kube_exec_opts o = { .in = kube_query_bool(q, "stdin"), .out = kube_query_bool(q, "stdout"), .err = kube_query_bool(q, "stderr"),
+        struct kube_exec_opts o = { .in = kube_query_bool(q, "stdin"),
+                                    .out = kube_query_bool(q, "stdout"),
+                                    .err = kube_query_bool(q, "stderr"),
                                     .tty = kube_query_bool(q, "tty") };
         if (o.tty)
                 o.err = false;
@@ -54,17 +56,17 @@ static struct kube_exec_opts options(const struct kube_query *q)
 
 struct session {
         struct loop *loop;
-        struct kube_exec *e;                    /* NULL after its on_close */
+        struct kube_exec *e; /* NULL after its on_close */
         struct kube_exec_opts o;
-        char *root, *id, *log;                  /* the runtime's folder, the container, the runtime's log of this session */
+        char *root, *id, *log; /* the runtime's folder, the container, the runtime's log of this session */
         char **command;
         size_t ncommand;
         struct loop_child *child;
         pid_t pid;
         int status;
         bool exited, finished;
-        struct loop_watch out[2];               /* stdout and stderr; with a terminal: the master, and none */
-        struct loop_watch in;                   /* stdin; with a terminal: none (the master) */
+        struct loop_watch out[2]; /* stdout and stderr; with a terminal: the master, and none */
+        struct loop_watch in;     /* stdin; with a terminal: none (the master) */
         struct chain stdin_data;
         bool stdin_end;
         struct loop_task finish;
@@ -84,7 +86,7 @@ static void fd_end(struct session *x, struct loop_watch *w)
 static void session_free(struct session *x)
 {
         if (x->e || x->child)
-                return;                         /* somebody may still call */
+                return; /* somebody may still call */
         loop_undefer(x->loop, &x->finish);
         fd_end(x, &x->out[0]);
         fd_end(x, &x->out[1]);
@@ -153,15 +155,15 @@ static void out_read(struct session *x, int which)
                 if (n < 0 && (err == EAGAIN || err == EINTR)) {
                         if (!x->exited)
                                 return;
-                        fd_end(x, w);           /* what it wrote before its end has been read */
+                        fd_end(x, w); /* what it wrote before its end has been read */
                         break;
                 }
-                fd_end(x, w);                   /* a terminal says EIO when its last user is gone */
+                fd_end(x, w); /* a terminal says EIO when its last user is gone */
         }
         if (x->exited && x->out[0].fd < 0 && x->out[1].fd < 0)
                 session_finish(x);
         else if (w->fd >= 0 && x->e && kube_exec_blocked(x->e))
-                loop_watch_change(x->loop, w, LOOP_LEVEL);      /* nothing until on_drain */
+                loop_watch_change(x->loop, w, LOOP_LEVEL); /* nothing until on_drain */
 }
 
 static void on_out(struct loop_watch *w, unsigned ready)
@@ -222,7 +224,7 @@ static void in_write(struct session *x)
                 ssize_t n = write(in_fd(x), piece.p, piece.n);
                 if (n < 0 && (errno == EAGAIN || errno == EINTR))
                         break;
-                if (n < 0) {                    /* it closed its side: nobody will read the rest */
+                if (n < 0) { /* it closed its side: nobody will read the rest */
                         chain_drop(&x->stdin_data, x->stdin_data.n);
                         x->stdin_end = true;
                         break;
@@ -304,7 +306,7 @@ static int spawn_runtime(struct session *x, const int fds[3], const char *tty)
         posix_spawnattr_setflags(&attr, (short)(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID));
         posix_spawn_file_actions_init(&fa);
         for (int i = 0; i < 3; i++) {
-                if (tty)                        /* the first terminal that a session's leader opens is its controlling one */
+                if (tty) /* the first terminal that a session's leader opens is its controlling one */
                         posix_spawn_file_actions_addopen(&fa, i, tty, O_RDWR, 0);
                 else if (fds[i] >= 0)
                         posix_spawn_file_actions_adddup2(&fa, fds[i], i);
@@ -392,8 +394,8 @@ static void on_close(struct kube_exec *e, void *arg, bool lost)
 
         (void)e;
         (void)lost;
-        /* Its ends close: a command that writes gets SIGPIPE, one that reads sees the end, one on a terminal gets SIGHUP. One that does none of
-         * these goes on, as with other kubelets. */
+        /* Its ends close: a command that writes gets SIGPIPE, one that reads sees the end, one on a terminal gets SIGHUP. One that does
+         * none of these goes on, as with other kubelets. */
         x->e = NULL;
         fd_end(x, &x->out[0]);
         fd_end(x, &x->out[1]);
@@ -419,8 +421,13 @@ void kubelet_exec(struct ctr *c, struct http_stream *s, struct http_head *m, con
         if (!running(c, s) || !upgrade(s, m, &choice))
                 return;
         struct session *x = MEM_NEW(struct session);
-        *x = (struct session){ .loop = c->pod->node->loop, .o = o, .root = mem_strdup(c->pod->node->runtime_root), .id = mem_strdup(c->id),
-                               .in = { .fd = -1 }, .out = { { .fd = -1 }, { .fd = -1 } }, .finish = { .fn = on_finish, .arg = x } };
+        *x = (struct session){ .loop = c->pod->node->loop,
+                               .o = o,
+                               .root = mem_strdup(c->pod->node->runtime_root),
+                               .id = mem_strdup(c->id),
+                               .in = { .fd = -1 },
+                               .out = { { .fd = -1 }, { .fd = -1 } },
+                               .finish = { .fn = on_finish, .arg = x } };
         x->log = mem_printf("%s/session-%u.log", c->dir, ++serial);
         x->command = mem_calloc(words, sizeof(*x->command));
         for (unsigned i = 0; i < q->n; i++)
@@ -437,7 +444,7 @@ struct attach {
         char *dir;
         bool tty;
         struct loop_watch shim;
-        struct buf in, out;                     /* from and to the shim */
+        struct buf in, out; /* from and to the shim */
 };
 
 static void attach_write(struct attach *a)
@@ -449,7 +456,8 @@ static void attach_write(struct attach *a)
                 buf_consume(&a->out, (size_t)n);
         }
         if (a->shim.fd >= 0)
-                loop_watch_change(a->loop, &a->shim, (kube_exec_blocked(a->e) ? 0u : LOOP_READ) | (a->out.n ? LOOP_WRITE : 0u) | LOOP_LEVEL);
+                loop_watch_change(a->loop, &a->shim,
+                                  (kube_exec_blocked(a->e) ? 0u : LOOP_READ) | (a->out.n ? LOOP_WRITE : 0u) | LOOP_LEVEL);
         if (a->out.n > STDIN_HIGH_BYTES)
                 kube_exec_pause_stdin(a->e);
         else
@@ -498,7 +506,7 @@ static void on_attach_shim(struct loop_watch *w, unsigned ready)
         if (n > 0) {
                 a->in.n += (size_t)n;
                 attach_frames(a);
-                attach_write(a);                /* sets what is waited for, too */
+                attach_write(a); /* sets what is waited for, too */
         } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
                 attach_end(a);
         }

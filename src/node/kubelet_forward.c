@@ -17,7 +17,7 @@ struct forward_session {
 
 struct forward_conn {
         struct forward_session *session;
-        struct kube_forward_conn *client;       /* NULL after its on_close */
+        struct kube_forward_conn *client; /* NULL after its on_close */
         struct conn *pod;
         struct chain to_pod;
         uint16_t port;

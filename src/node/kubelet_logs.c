@@ -1,5 +1,5 @@
-/* Reading a container's log: the rotated files oldest first, then the current one, and with `follow` what is appended, until the container ends.
- * A client that does not read holds up its own stream only: nothing is read from disk while its send buffer is full. */
+/* Reading a container's log: the rotated files oldest first, then the current one, and with `follow` what is appended, until the container
+ * ends. A client that does not read holds up its own stream only: nothing is read from disk while its send buffer is full. */
 #include "base/clock.h"
 #include "base/mem.h"
 #include "node/ctrlog.h"
@@ -18,10 +18,10 @@ struct logs {
         struct http_stream *s;
         struct node *node;
         struct loop *loop;
-        char *uid, *name;                       /* of pod and container: they may go while we read */
+        char *uid, *name; /* of pod and container: they may go while we read */
         unsigned attempt;
-        char *path;                             /* of the current file */
-        int file;                               /* 2, 1: rotated ones; 0: the current one; -1: not open yet */
+        char *path; /* of the current file */
+        int file;   /* 2, 1: rotated ones; 0: the current one; -1: not open yet */
         int fd;
         struct buf in;
         bool follow, timestamps, ended, at_line_start, want[2];
@@ -53,7 +53,7 @@ static bool back(int fd, uint64_t *want, uint64_t *offset, bool newest)
 {
         struct stat st;
         uint64_t at, line_end;
-        struct buf b = BUF_INIT;                /* the bytes from `at` to `line_end` */
+        struct buf b = BUF_INIT; /* the bytes from `at` to `line_end` */
         bool first = newest;
 
         if (fstat(fd, &st) < 0)
@@ -85,7 +85,7 @@ static bool back(int fd, uint64_t *want, uint64_t *offset, bool newest)
                 }
                 first = false;
                 if (!nl)
-                        break;                  /* the start of the file */
+                        break; /* the start of the file */
                 b.n = from;
                 line_end = at + from;
         }
@@ -185,7 +185,7 @@ static bool next_file(struct logs *l)
         if (l->fd >= 0 && l->file == 0) {
                 if (fstat(l->fd, &have) < 0 || stat(l->path, &now) < 0 || have.st_ino == now.st_ino)
                         return false;
-                close(l->fd);                   /* it was rotated under us, and we have read all of it */
+                close(l->fd); /* it was rotated under us, and we have read all of it */
                 l->fd = open(l->path, O_RDONLY | O_CLOEXEC);
                 return l->fd >= 0;
         }
@@ -236,7 +236,7 @@ static void logs_pump(struct logs *l)
 
         while (!l->ended && !http_send_blocked(l->s)) {
                 struct chain out = CHAIN_INIT;
-                bool running = still_running(l);        /* before reading: what is written after this is seen by the next look */
+                bool running = still_running(l); /* before reading: what is written after this is seen by the next look */
                 ssize_t n = 0;
                 if (l->fd >= 0) {
                         buf_reserve(&l->in, READ_BYTES);
@@ -249,7 +249,7 @@ static void logs_pump(struct logs *l)
                                 logs_end(l, &out);
                         else if (out.n)
                                 http_send_data(l->s, &out, false);
-                        if (turn >= TURN_BYTES) {       /* others want their turn too */
+                        if (turn >= TURN_BYTES) { /* others want their turn too */
                                 loop_timer_arm(l->loop, &l->timer, 1);
                                 return;
                         }
@@ -353,7 +353,8 @@ static void logs_follow(struct logs *l)
         /* Without inotify (its instances are limited) the timer alone finds what is new. */
         if (fd < 0)
                 return;
-        if (inotify_add_watch(fd, l->path, IN_MODIFY | IN_MOVE_SELF) < 0 || loop_watch(l->loop, &l->inotify, fd, LOOP_READ | LOOP_LEVEL, on_inotify, l) < 0) {
+        if (inotify_add_watch(fd, l->path, IN_MODIFY | IN_MOVE_SELF) < 0 ||
+            loop_watch(l->loop, &l->inotify, fd, LOOP_READ | LOOP_LEVEL, on_inotify, l) < 0) {
                 l->inotify.fd = -1;
                 close(fd);
         }
@@ -375,8 +376,15 @@ void kubelet_logs(struct ctr *c, struct http_stream *s, const struct kube_query 
                 return;
         }
         struct logs *l = MEM_NEW(struct logs);
-        *l = (struct logs){ .s = s, .node = c->pod->node, .loop = c->pod->node->loop, .fd = -1, .file = CTRLOG_FILES - 1, .at_line_start = true,
-                            .inotify = { .fd = -1 }, .timer = { .fn = on_timer, .arg = l }, .pump_task = { .fn = on_pump, .arg = l } };
+        *l = (struct logs){ .s = s,
+                            .node = c->pod->node,
+                            .loop = c->pod->node->loop,
+                            .fd = -1,
+                            .file = CTRLOG_FILES - 1,
+                            .at_line_start = true,
+                            .inotify = { .fd = -1 },
+                            .timer = { .fn = on_timer, .arg = l },
+                            .pump_task = { .fn = on_pump, .arg = l } };
         l->attempt = previous ? c->attempt - 1 : c->attempt;
         l->uid = mem_strdup(c->pod->uid);
         l->name = mem_strdup(c->name);

@@ -33,7 +33,8 @@ static unsigned kill_round(const struct stat *ns)
                 int fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
                 if (fd < 0)
                         continue;
-                if (stat(path, &st) == 0 && st.st_ino == ns->st_ino && (pid_t)pid != getpid() && syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0) {
+                if (stat(path, &st) == 0 && st.st_ino == ns->st_ino && (pid_t)pid != getpid() &&
+                    syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0) {
                         struct pollfd p = { fd, POLLIN, 0 };
                         found++;
                         poll(&p, 1, LEFTOVER_WAIT_MS);
@@ -55,7 +56,7 @@ unsigned leftover_kill_in_netns(const char *name)
         if (!netns_exists(name) || stat(path, &ns) < 0)
                 return 0;
         for (int i = 0; i < LEFTOVER_ROUNDS; i++) {
-                unsigned n = kill_round(&ns);   /* a process may fork between two looks */
+                unsigned n = kill_round(&ns); /* a process may fork between two looks */
                 all += n;
                 if (!n)
                         break;

@@ -21,7 +21,7 @@ struct nl_req {
 int nl_open(struct nl *n)
 {
         struct sockaddr_nl local = { .nl_family = AF_NETLINK };
-        struct timeval limit = { .tv_sec = 5 };         /* the kernel answers at once, or something is very wrong */
+        struct timeval limit = { .tv_sec = 5 }; /* the kernel answers at once, or something is very wrong */
 
         n->seq = 0;
         n->fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);

@@ -11,7 +11,7 @@ enum { NETNS_PATH_MAX = 128 };
 
 /* Makes the namespace, with its loopback up. 1: made; 0: there already; or -errno. A file left over without a namespace is mended. */
 int netns_create(const char *name);
-int netns_delete(const char *name);                     /* none of that name: 0 */
+int netns_delete(const char *name); /* none of that name: 0 */
 bool netns_exists(const char *name);
 void netns_path(const char *name, char out[NETNS_PATH_MAX]);
 

@@ -75,7 +75,8 @@ bool network_init(struct network *n, const char *cluster, const char *run_dir, s
         if (!range_init(&n->pods, pod_cidr, "--pod-cidr", error) || !range_init(&n->services, service_cidr, "--service-cidr", error))
                 return false;
         if (cidr_overlaps(&n->pods, &n->services)) {
-                buf_printf(error, "--pod-cidr " STR_FMT " and --service-cidr " STR_FMT " overlap", STR_ARG(pod_cidr), STR_ARG(service_cidr));
+                buf_printf(error, "--pod-cidr " STR_FMT " and --service-cidr " STR_FMT " overlap", STR_ARG(pod_cidr),
+                           STR_ARG(service_cidr));
                 return false;
         }
         if (offline && (cidr_overlaps(&n->pods, &inet) || cidr_overlaps(&n->services, &inet))) {
@@ -122,7 +123,7 @@ static int sysctls(const char *const (*v)[2], unsigned n)
 {
         for (unsigned i = 0; i < n; i++) {
                 int err = netns_sysctl(v[i][0], v[i][1]);
-                if (err && err != -ENOENT)      /* a kernel without IPv6 has no such files */
+                if (err && err != -ENOENT) /* a kernel without IPv6 has no such files */
                         return err;
         }
         return 0;
@@ -155,7 +156,7 @@ static int node_inside(void *arg)
                 err = nl_addr_add(&nl, "lo", &n->dns, 32);
         if (!err)
                 err = nl_route_unreachable(&nl, &n->pods);
-        if (!err && nl_addr_add(&nl, "lo", &v6, 128) == 0)      /* a kernel without IPv6 is no obstacle */
+        if (!err && nl_addr_add(&nl, "lo", &v6, 128) == 0) /* a kernel without IPv6 is no obstacle */
                 err = nl_route_unreachable(&nl, &range6);
         nl_close(&nl);
         return err;
@@ -169,7 +170,7 @@ static int inet_inside(void *arg)
         struct nl nl;
         struct addr gateway = ip_of(INET_GATEWAY), node = ip_of(INET_NODE);
         struct cidr to_node = host_of(&node);
-        int err = netns_sysctl("ipv4/ip_forward", "1");        /* so that an address nobody has is unreachable, not silent */
+        int err = netns_sysctl("ipv4/ip_forward", "1"); /* so that an address nobody has is unreachable, not silent */
 
         if (err || (err = nl_open(&nl)))
                 return err;
@@ -351,13 +352,14 @@ static bool forwarding_shared(const char *run_dir, const char *dev)
 
 static int forwarding_on(const char *run_dir, struct nl *nl)
 {
-        struct addr anywhere = ip_of("8.8.8.8");        /* any public address: only its interface matters */
+        struct addr anywhere = ip_of("8.8.8.8"); /* any public address: only its interface matters */
         char dev[IF_NAMESIZE], key[64], now[16], path[256];
         struct buf b = BUF_INIT;
 
         int index = nl_route_dev(nl, &anywhere);
         if (index < 0 || !if_indextoname((unsigned)index, dev)) {
-                LOG(LOG_WARN, "node", "the host has no default route: pods reach nothing outside until it has one and the node starts again");
+                LOG(LOG_WARN, "node",
+                    "the host has no default route: pods reach nothing outside until it has one and the node starts again");
                 return 0;
         }
         snprintf(key, sizeof(key), "ipv4/conf/%s/forwarding", dev);
@@ -388,8 +390,9 @@ static void forwarding_off(const char *run_dir)
 /* Pods leave with the uplink's address, and the host gives them its own: each side knows its own neighbours only. */
 static int uplink_nat(const struct network *n, const struct addr *inside, struct buf *error)
 {
-        static const char ours[] = "table ip postern_uplink { }\ndelete table ip postern_uplink\ntable ip postern_uplink {\n chain postrouting {\n"
-                                   "  type nat hook postrouting priority srcnat; policy accept;\n  oifname \"uplink\" masquerade\n }\n}\n";
+        static const char ours[] =
+                "table ip postern_uplink { }\ndelete table ip postern_uplink\ntable ip postern_uplink {\n chain postrouting {\n"
+                "  type nat hook postrouting priority srcnat; policy accept;\n  oifname \"uplink\" masquerade\n }\n}\n";
         char table[80], ip[ADDR_TEXT_MAX];
         struct buf script = BUF_INIT;
 
@@ -487,7 +490,7 @@ struct pod_job {
         const struct addr *ip;
         struct addr ip6;
         char host_dev[IF_NAMESIZE];
-        int pod_fd;                             /* -1: the pair of links is there */
+        int pod_fd; /* -1: the pair of links is there */
 };
 
 /* The node's end: made when it is missing, and the routes to the pod. */
@@ -502,7 +505,7 @@ static int pod_outside(void *arg)
         if (err)
                 return err;
         if (j->pod_fd >= 0) {
-                nl_link_del(&nl, j->host_dev);  /* a left-over of a crash, perhaps without the other end */
+                nl_link_del(&nl, j->host_dev); /* a left-over of a crash, perhaps without the other end */
                 err = nl_link_add_veth(&nl, j->host_dev, "eth0", j->pod_fd);
         }
         if (!err)
@@ -518,13 +521,10 @@ static int pod_outside(void *arg)
 static int pod_inside(void *arg)
 {
         static const char *const settings[][2] = {
-                { "ipv6/conf/all/accept_dad", "0" },
-                { "ipv6/conf/eth0/accept_dad", "0" },
-                { "ipv6/conf/eth0/accept_ra", "0" },
-                { "ipv6/conf/eth0/disable_ipv6", "0" },
-                { "ipv4/ip_unprivileged_port_start", "0" },     /* no capability is needed for port 80, as other runtimes do */
-                { "ipv4/ping_group_range", "0 2147483647" },
-                { "core/somaxconn", "4096" },
+                { "ipv6/conf/all/accept_dad", "0" },         { "ipv6/conf/eth0/accept_dad", "0" },
+                { "ipv6/conf/eth0/accept_ra", "0" },         { "ipv6/conf/eth0/disable_ipv6", "0" },
+                { "ipv4/ip_unprivileged_port_start", "0" }, /* no capability is needed for port 80, as other runtimes do */
+                { "ipv4/ping_group_range", "0 2147483647" }, { "core/somaxconn", "4096" },
         };
         struct pod_job *j = arg;
         struct addr gateway6 = ip_of(LINK_GATEWAY);

@@ -5,9 +5,9 @@
  *      default via 10.244.0.1          lo  10.244.0.1         inet0  ---veth--- postern-NAME.inet (--offline)
  *                                      lo  10.96.0.10
  *
- * There is no bridge: each pod hangs on an interface of its own, with a host route, so whatever it sends is routed by the node. That is what
- * makes Service addresses work between neighbours (on a bridge, netfilter may or may not see their frames, depending on a module that somebody
- * else loads), and it lets the kernel drop packets with a source that is not the pod's (strict reverse path). */
+ * There is no bridge: each pod hangs on an interface of its own, with a host route, so whatever it sends is routed by the node. That is
+ * what makes Service addresses work between neighbours (on a bridge, netfilter may or may not see their frames, depending on a module that
+ * somebody else loads), and it lets the kernel drop packets with a source that is not the pod's (strict reverse path). */
 #ifndef NODE_NETWORK_H
 #define NODE_NETWORK_H
 
@@ -15,12 +15,12 @@
 #include "node/netns.h"
 
 struct network {
-        char *cluster;                  /* NAME */
-        char *netns;                    /* "postern-NAME" */
-        char *inet_netns;               /* "postern-NAME.inet" */
-        char *run_dir;                  /* /run/postern/NAME */
+        char *cluster;    /* NAME */
+        char *netns;      /* "postern-NAME" */
+        char *inet_netns; /* "postern-NAME.inet" */
+        char *run_dir;    /* /run/postern/NAME */
         struct cidr pods, services;
-        struct addr gateway, dns;       /* 10.244.0.1, 10.96.0.10: first and tenth of the two ranges */
+        struct addr gateway, dns; /* 10.244.0.1, 10.96.0.10: first and tenth of the two ranges */
         bool offline;
 };
 

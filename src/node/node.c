@@ -133,8 +133,8 @@ static void on_adopted(struct loop_timer *t)
 
 static void node_check_ready(struct node *n)
 {
-        if (n->ready_told || !n->registered || !kube_informer_synced(n->pods) || !kube_informer_synced(n->services) || !kube_informer_synced(n->slices) ||
-            !kube_informer_synced(n->configmaps) || !kube_informer_synced(n->secrets))
+        if (n->ready_told || !n->registered || !kube_informer_synced(n->pods) || !kube_informer_synced(n->services) ||
+            !kube_informer_synced(n->slices) || !kube_informer_synced(n->configmaps) || !kube_informer_synced(n->secrets))
                 return;
         n->ready_told = true;
         loop_timer_arm(n->loop, &n->adopt, ADOPT_SWEEP_MS);
@@ -192,8 +192,7 @@ static void on_trouble(void *arg, const char *why)
 
 static void config_changed(struct node *n, const char *kind, struct kube_object *o)
 {
-        STRMAP_EACH(&n->by_uid, e)
-        {
+        STRMAP_EACH (&n->by_uid, e) {
                 struct pod *p = e->value;
                 if (str_eqc(o->namespace_, p->ns) && volume_uses(p->obj->node, kind, o->name))
                         pod_config_changed(p);
@@ -287,7 +286,9 @@ static void put_conditions(struct node *n, struct buf *b)
         clock_rfc3339(n->started_us, 0, since);
         buf_cstr(b, "\"conditions\":[");
         for (size_t i = 0; i < ARRAY_LEN(conditions); i++)
-                buf_printf(b, "%s{\"type\":\"%s\",\"status\":\"%s\",\"reason\":\"%s\",\"message\":\"%s\",\"lastHeartbeatTime\":\"%s\",\"lastTransitionTime\":\"%s\"}",
+                buf_printf(b,
+                           "%s{\"type\":\"%s\",\"status\":\"%s\",\"reason\":\"%s\",\"message\":\"%s\",\"lastHeartbeatTime\":\"%s\","
+                           "\"lastTransitionTime\":\"%s\"}",
                            i ? "," : "", conditions[i].type, conditions[i].status, conditions[i].reason, conditions[i].message, now, since);
         buf_char(b, ']');
 }
@@ -310,20 +311,26 @@ static void put_status(struct node *n, struct buf *b)
 {
         struct utsname u;
         struct buf os = BUF_INIT;
-        char *amounts = mem_printf("{\"cpu\":\"%lld\",\"memory\":\"%lldKi\",\"pods\":\"110\",\"ephemeral-storage\":\"100Gi\"}", (long long)(n->cpu_milli / 1000),
-                                   (long long)(n->memory_bytes / 1024));
+        char *amounts = mem_printf("{\"cpu\":\"%lld\",\"memory\":\"%lldKi\",\"pods\":\"110\",\"ephemeral-storage\":\"100Gi\"}",
+                                   (long long)(n->cpu_milli / 1000), (long long)(n->memory_bytes / 1024));
 
         uname(&u);
         os_name(&os);
         buf_printf(b, "\"status\":{\"capacity\":%s,\"allocatable\":%s,", amounts, amounts);
         put_conditions(n, b);
-        buf_printf(b, ",\"addresses\":[{\"type\":\"InternalIP\",\"address\":\"" STR_FMT "\"},{\"type\":\"Hostname\",\"address\":\"%s\"}]", STR_ARG(n->host_ip),
-                   n->node_name);
-        buf_printf(b, ",\"nodeInfo\":{\"machineID\":\"\",\"systemUUID\":\"\",\"bootID\":\"\",\"kernelVersion\":\"%s\",\"osImage\":", u.release);
+        buf_printf(b, ",\"addresses\":[{\"type\":\"InternalIP\",\"address\":\"" STR_FMT "\"},{\"type\":\"Hostname\",\"address\":\"%s\"}]",
+                   STR_ARG(n->host_ip), n->node_name);
+        buf_printf(b, ",\"nodeInfo\":{\"machineID\":\"\",\"systemUUID\":\"\",\"bootID\":\"\",\"kernelVersion\":\"%s\",\"osImage\":",
+                   u.release);
         buf_json(b, buf_view(&os));
-        buf_printf(b, ",\"containerRuntimeVersion\":\"runc://postern-%s\",\"kubeletVersion\":\"v1.32.0+postern\",\"kubeProxyVersion\":\"\",\"operatingSystem\":"
-                      "\"linux\",\"architecture\":\"%s\"}}",
-                   POSTERN_VERSION, strcmp(u.machine, "x86_64") == 0 ? "amd64" : strcmp(u.machine, "aarch64") == 0 ? "arm64" : u.machine);
+        buf_printf(b,
+                   ",\"containerRuntimeVersion\":\"runc://"
+                   "postern-%s\",\"kubeletVersion\":\"v1.32.0+postern\",\"kubeProxyVersion\":\"\",\"operatingSystem\":"
+                   "\"linux\",\"architecture\":\"%s\"}}",
+                   POSTERN_VERSION,
+                   strcmp(u.machine, "x86_64") == 0    ? "amd64"
+                   : strcmp(u.machine, "aarch64") == 0 ? "arm64"
+                                                       : u.machine);
         buf_fini(&os);
         free(amounts);
 }
@@ -336,7 +343,7 @@ static void on_registered(void *arg, const struct kube_response *r)
 
         if (r->status == 201 || r->status == 200 || r->status == 409) {
                 n->registered = true;
-                heartbeat(n);                   /* creation does not take a status */
+                heartbeat(n); /* creation does not take a status */
                 return;
         }
         LOG(LOG_WARN, "node", "registering with the API server: %d %s", r->status, r->error ? r->error : "");
@@ -350,8 +357,10 @@ static void node_register(struct node *n)
 
         uname(&u);
         const char *arch = strcmp(u.machine, "x86_64") == 0 ? "amd64" : strcmp(u.machine, "aarch64") == 0 ? "arm64" : u.machine;
-        buf_printf(&b, "{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{\"name\":\"%s\",\"labels\":{\"kubernetes.io/hostname\":\"%s\",\"kubernetes.io/os\":"
-                       "\"linux\",\"kubernetes.io/arch\":\"%s\",\"node-role.kubernetes.io/control-plane\":\"\"}},",
+        buf_printf(&b,
+                   "{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{\"name\":\"%s\",\"labels\":{\"kubernetes.io/"
+                   "hostname\":\"%s\",\"kubernetes.io/os\":"
+                   "\"linux\",\"kubernetes.io/arch\":\"%s\",\"node-role.kubernetes.io/control-plane\":\"\"}},",
                    n->node_name, n->node_name, arch);
         char net[ADDR_TEXT_MAX];
         addr_ip_text(&n->net.pods.base, net);
@@ -366,7 +375,7 @@ static void on_heartbeat_answer(void *arg, const struct kube_response *r)
 {
         struct node *n = arg;
 
-        if (r->status == 404) {                 /* somebody deleted it */
+        if (r->status == 404) { /* somebody deleted it */
                 n->registered = false;
                 node_register(n);
                 return;
@@ -449,8 +458,8 @@ static bool node_start(struct node *n, const struct node_opts *o, struct diags *
 {
         struct buf error = BUF_INIT;
         char ip[ADDR_TEXT_MAX];
-        bool ok = network_init(&n->net, n->name, n->run_dir, or_default(o->pod_cidr, STR("10.244.0.0/16")), or_default(o->service_cidr, STR("10.96.0.0/16")),
-                               o->offline, &error);
+        bool ok = network_init(&n->net, n->name, n->run_dir, or_default(o->pod_cidr, STR("10.244.0.0/16")),
+                               or_default(o->service_cidr, STR("10.96.0.0/16")), o->offline, &error);
 
         if (ok) {
                 addr_ip_text(&n->net.gateway, ip);
@@ -518,7 +527,7 @@ void node_free(struct node *n)
         kubelet_free(n->kubelet);
         dns_server_free(n->dns);
         internet_free(n->internet);
-        STRMAP_EACH(&n->by_uid, e)
+        STRMAP_EACH (&n->by_uid, e)
                 pod_free(e->value);
         strmap_fini(&n->by_uid);
         loop_timer_stop(n->loop, &n->services_timer);

@@ -8,36 +8,87 @@
 #include <sched.h>
 
 static const char *const denied_calls[] = {
-        "acct", "add_key", "bpf", "clock_adjtime", "clock_settime", "create_module", "delete_module", "fanotify_init", "finit_module", "fsconfig",
-        "fsmount", "fsopen", "fspick", "get_kernel_syms", "init_module", "io_uring_enter", "io_uring_register", "io_uring_setup", "ioperm", "iopl",
-        "kexec_file_load", "kexec_load", "keyctl", "lookup_dcookie", "mount", "mount_setattr", "move_mount", "name_to_handle_at", "nfsservctl",
-        "open_by_handle_at", "open_tree", "perf_event_open", "pivot_root", "query_module", "quotactl", "quotactl_fd", "reboot", "request_key",
-        "setdomainname", "sethostname", "setns", "settimeofday", "stime", "swapoff", "swapon", "sysfs", "umount", "umount2", "unshare", "userfaultfd",
-        "uselib", "ustat", "vm86", "vm86old",
+        "acct",
+        "add_key",
+        "bpf",
+        "clock_adjtime",
+        "clock_settime",
+        "create_module",
+        "delete_module",
+        "fanotify_init",
+        "finit_module",
+        "fsconfig",
+        "fsmount",
+        "fsopen",
+        "fspick",
+        "get_kernel_syms",
+        "init_module",
+        "io_uring_enter",
+        "io_uring_register",
+        "io_uring_setup",
+        "ioperm",
+        "iopl",
+        "kexec_file_load",
+        "kexec_load",
+        "keyctl",
+        "lookup_dcookie",
+        "mount",
+        "mount_setattr",
+        "move_mount",
+        "name_to_handle_at",
+        "nfsservctl",
+        "open_by_handle_at",
+        "open_tree",
+        "perf_event_open",
+        "pivot_root",
+        "query_module",
+        "quotactl",
+        "quotactl_fd",
+        "reboot",
+        "request_key",
+        "setdomainname",
+        "sethostname",
+        "setns",
+        "settimeofday",
+        "stime",
+        "swapoff",
+        "swapon",
+        "sysfs",
+        "umount",
+        "umount2",
+        "unshare",
+        "userfaultfd",
+        "uselib",
+        "ustat",
+        "vm86",
+        "vm86old",
 };
 
 static const char *const masked_paths[] = {
-        "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug",
-        "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap", "/usr/local/etc",
+        "/proc/acpi",        "/proc/asound",      "/proc/kcore", "/proc/keys",    "/proc/latency_stats",           "/proc/timer_list",
+        "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi",  "/sys/firmware", "/sys/devices/virtual/powercap", "/usr/local/etc",
 };
 
 static const char *const readonly_paths[] = { "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger" };
 
 static const struct {
         const char *name;
-        bool refused;                   /* with it, a container is the host */
+        bool refused; /* with it, a container is the host */
 } capabilities[] = {
-        { "CAP_AUDIT_CONTROL", true },  { "CAP_AUDIT_READ", true },      { "CAP_AUDIT_WRITE", false }, { "CAP_BLOCK_SUSPEND", true },
-        { "CAP_BPF", true },            { "CAP_CHECKPOINT_RESTORE", true }, { "CAP_CHOWN", false },    { "CAP_DAC_OVERRIDE", false },
-        { "CAP_DAC_READ_SEARCH", true }, { "CAP_FOWNER", false },        { "CAP_FSETID", false },      { "CAP_IPC_LOCK", false },
-        { "CAP_IPC_OWNER", false },     { "CAP_KILL", false },           { "CAP_LEASE", false },       { "CAP_LINUX_IMMUTABLE", true },
-        { "CAP_MAC_ADMIN", true },      { "CAP_MAC_OVERRIDE", true },    { "CAP_MKNOD", true },        { "CAP_NET_ADMIN", false },
-        { "CAP_NET_BIND_SERVICE", false }, { "CAP_NET_BROADCAST", false }, { "CAP_NET_RAW", false },   { "CAP_PERFMON", true },
-        { "CAP_SETFCAP", false },       { "CAP_SETGID", false },         { "CAP_SETPCAP", false },     { "CAP_SETUID", false },
-        { "CAP_SYS_ADMIN", true },      { "CAP_SYS_BOOT", true },        { "CAP_SYS_CHROOT", false },  { "CAP_SYS_MODULE", true },
-        { "CAP_SYS_NICE", false },      { "CAP_SYS_PACCT", true },       { "CAP_SYS_PTRACE", false },  { "CAP_SYS_RAWIO", true },
-        { "CAP_SYS_RESOURCE", false },  { "CAP_SYS_TIME", true },        { "CAP_SYS_TTY_CONFIG", true }, { "CAP_SYSLOG", true },
-        { "CAP_WAKE_ALARM", true },
+        { "CAP_AUDIT_CONTROL", true },   { "CAP_AUDIT_READ", true },    { "CAP_AUDIT_WRITE", false },
+        { "CAP_BLOCK_SUSPEND", true },   { "CAP_BPF", true },           { "CAP_CHECKPOINT_RESTORE", true },
+        { "CAP_CHOWN", false },          { "CAP_DAC_OVERRIDE", false }, { "CAP_DAC_READ_SEARCH", true },
+        { "CAP_FOWNER", false },         { "CAP_FSETID", false },       { "CAP_IPC_LOCK", false },
+        { "CAP_IPC_OWNER", false },      { "CAP_KILL", false },         { "CAP_LEASE", false },
+        { "CAP_LINUX_IMMUTABLE", true }, { "CAP_MAC_ADMIN", true },     { "CAP_MAC_OVERRIDE", true },
+        { "CAP_MKNOD", true },           { "CAP_NET_ADMIN", false },    { "CAP_NET_BIND_SERVICE", false },
+        { "CAP_NET_BROADCAST", false },  { "CAP_NET_RAW", false },      { "CAP_PERFMON", true },
+        { "CAP_SETFCAP", false },        { "CAP_SETGID", false },       { "CAP_SETPCAP", false },
+        { "CAP_SETUID", false },         { "CAP_SYS_ADMIN", true },     { "CAP_SYS_BOOT", true },
+        { "CAP_SYS_CHROOT", false },     { "CAP_SYS_MODULE", true },    { "CAP_SYS_NICE", false },
+        { "CAP_SYS_PACCT", true },       { "CAP_SYS_PTRACE", false },   { "CAP_SYS_RAWIO", true },
+        { "CAP_SYS_RESOURCE", false },   { "CAP_SYS_TIME", true },      { "CAP_SYS_TTY_CONFIG", true },
+        { "CAP_SYSLOG", true },          { "CAP_WAKE_ALARM", true },
 };
 
 const char *oci_capability(struct str name, bool *refused)
@@ -89,7 +140,8 @@ static void put_caps(struct buf *b, const struct oci_container *c)
 
 void oci_process(const struct oci_container *c, const char *const *args, size_t nargs, bool tty, struct buf *b)
 {
-        buf_printf(b, "{\"terminal\":%s,\"user\":{\"uid\":%u,\"gid\":%u,\"umask\":18,\"additionalGids\":[", tty ? "true" : "false", c->uid, c->gid);
+        buf_printf(b, "{\"terminal\":%s,\"user\":{\"uid\":%u,\"gid\":%u,\"umask\":18,\"additionalGids\":[", tty ? "true" : "false", c->uid,
+                   c->gid);
         for (size_t i = 0; i < c->ngroups; i++)
                 buf_printf(b, "%s%u", i ? "," : "", c->groups[i]);
         buf_cstr(b, "]},\"args\":");
@@ -105,16 +157,22 @@ void oci_process(const struct oci_container *c, const char *const *args, size_t 
 
 static void put_mounts(struct buf *b, const struct oci_container *c)
 {
-        buf_cstr(b, "\"mounts\":["
-                    "{\"destination\":\"/usr\",\"type\":\"bind\",\"source\":\"/usr\",\"options\":[\"bind\",\"ro\",\"nosuid\",\"nodev\",\"rprivate\"]},"
-                    "{\"destination\":\"/proc\",\"type\":\"proc\",\"source\":\"proc\",\"options\":[\"nosuid\",\"noexec\",\"nodev\"]},"
-                    "{\"destination\":\"/dev\",\"type\":\"tmpfs\",\"source\":\"tmpfs\",\"options\":[\"nosuid\",\"strictatime\",\"mode=755\",\"size=65536k\"]},"
-                    "{\"destination\":\"/dev/pts\",\"type\":\"devpts\",\"source\":\"devpts\",\"options\":[\"nosuid\",\"noexec\",\"newinstance\","
-                    "\"ptmxmode=0666\",\"mode=0620\",\"gid=5\"]},"
-                    "{\"destination\":\"/dev/shm\",\"type\":\"tmpfs\",\"source\":\"shm\",\"options\":[\"nosuid\",\"noexec\",\"nodev\",\"mode=1777\","
-                    "\"size=65536k\"]},"
-                    "{\"destination\":\"/dev/mqueue\",\"type\":\"mqueue\",\"source\":\"mqueue\",\"options\":[\"nosuid\",\"noexec\",\"nodev\"]},"
-                    "{\"destination\":\"/sys\",\"type\":\"sysfs\",\"source\":\"sysfs\",\"options\":[\"nosuid\",\"noexec\",\"nodev\",\"ro\"]}");
+        buf_cstr(
+                b,
+                "\"mounts\":["
+                "{\"destination\":\"/usr\",\"type\":\"bind\",\"source\":\"/"
+                "usr\",\"options\":[\"bind\",\"ro\",\"nosuid\",\"nodev\",\"rprivate\"]},"
+                "{\"destination\":\"/proc\",\"type\":\"proc\",\"source\":\"proc\",\"options\":[\"nosuid\",\"noexec\",\"nodev\"]},"
+                "{\"destination\":\"/"
+                "dev\",\"type\":\"tmpfs\",\"source\":\"tmpfs\",\"options\":[\"nosuid\",\"strictatime\",\"mode=755\",\"size=65536k\"]},"
+                "{\"destination\":\"/dev/"
+                "pts\",\"type\":\"devpts\",\"source\":\"devpts\",\"options\":[\"nosuid\",\"noexec\",\"newinstance\","
+                "\"ptmxmode=0666\",\"mode=0620\",\"gid=5\"]},"
+                "{\"destination\":\"/dev/"
+                "shm\",\"type\":\"tmpfs\",\"source\":\"shm\",\"options\":[\"nosuid\",\"noexec\",\"nodev\",\"mode=1777\","
+                "\"size=65536k\"]},"
+                "{\"destination\":\"/dev/mqueue\",\"type\":\"mqueue\",\"source\":\"mqueue\",\"options\":[\"nosuid\",\"noexec\",\"nodev\"]},"
+                "{\"destination\":\"/sys\",\"type\":\"sysfs\",\"source\":\"sysfs\",\"options\":[\"nosuid\",\"noexec\",\"nodev\",\"ro\"]}");
         for (size_t i = 0; i < c->nmounts; i++) {
                 buf_cstr(b, ",{\"type\":\"bind\",");
                 put_field(b, "destination", c->mounts[i].to);
@@ -160,9 +218,11 @@ static void put_seccomp(struct buf *b)
         buf_printf(b, ",\"action\":\"SCMP_ACT_ERRNO\",\"errnoRet\":%d}", EPERM);
         /* clone3 hides its flags behind a pointer: "no such call" makes the C library fall back to clone. */
         buf_printf(b, ",{\"names\":[\"clone3\"],\"action\":\"SCMP_ACT_ERRNO\",\"errnoRet\":%d}", ENOSYS);
-        buf_printf(b, ",{\"names\":[\"clone\"],\"action\":\"SCMP_ACT_ERRNO\",\"errnoRet\":%d,\"args\":[{\"index\":0,\"value\":%u,\"valueTwo\":%u,"
-                      "\"op\":\"SCMP_CMP_MASKED_EQ\"}]}",
-                   EPERM, (unsigned)CLONE_NEWUSER, (unsigned)CLONE_NEWUSER);
+        buf_printf(
+                b,
+                ",{\"names\":[\"clone\"],\"action\":\"SCMP_ACT_ERRNO\",\"errnoRet\":%d,\"args\":[{\"index\":0,\"value\":%u,\"valueTwo\":%u,"
+                "\"op\":\"SCMP_CMP_MASKED_EQ\"}]}",
+                EPERM, (unsigned)CLONE_NEWUSER, (unsigned)CLONE_NEWUSER);
         buf_cstr(b, "]}");
 }
 

@@ -1,5 +1,5 @@
-/* The order is what matters: new folder, its files, the swap of ..data, then links for names that are new, then removal of links whose names are
- * gone and of the old folder. A reader that holds a path through ..data sees either the old or the new content of every file. */
+/* The order is what matters: new folder, its files, the swap of ..data, then links for names that are new, then removal of links whose
+ * names are gone and of the old folder. A reader that holds a path through ..data sees either the old or the new content of every file. */
 #include "node/payload.h"
 #include "base/clock.h"
 #include "base/hash.h"
@@ -117,7 +117,8 @@ static void remove_stale(const struct payload *p, const char *path, int dir, con
         DIR *d = opendir(path);
 
         for (struct dirent *e; d && (e = readdir(d));) {
-                bool wanted = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || strcmp(e->d_name, "..data") == 0 || strcmp(e->d_name, keep) == 0;
+                bool wanted = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || strcmp(e->d_name, "..data") == 0 ||
+                              strcmp(e->d_name, keep) == 0;
                 for (size_t i = 0; i < p->n && !wanted; i++)
                         wanted = str_eqc(first_part(p->v[i].path), e->d_name);
                 if (wanted)

@@ -8,7 +8,7 @@
 #include "base/buf.h"
 
 struct payload_file {
-        struct str path;                /* relative; may have folders in it */
+        struct str path; /* relative; may have folders in it */
         struct str data;
         unsigned mode;
 };
@@ -21,7 +21,8 @@ struct payload {
 
 void payload_init(struct payload *p);
 void payload_fini(struct payload *p);
-/* Copies. A later file of the same path replaces the earlier. False: the path is absolute, empty, or leads out ("..", or begins with ".."). */
+/* Copies. A later file of the same path replaces the earlier. False: the path is absolute, empty, or leads out ("..", or begins with "..").
+ */
 bool payload_add(struct payload *p, struct str path, struct str data, unsigned mode);
 uint64_t payload_hash(const struct payload *p);
 /* Puts it in force in `dir`, which must exist. `gid`: the files' group, or -1. 0, or -errno; on an error what was there stays. */

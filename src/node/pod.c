@@ -1,5 +1,5 @@
-/* One pod's life. pod_sync() goes down a list of steps; each either is done already, or does its part and lets the next one run, or waits for
- * something that will touch the pod again:
+/* One pod's life. pod_sync() goes down a list of steps; each either is done already, or does its part and lets the next one run, or waits
+ * for something that will touch the pod again:
  *
  *      address and namespace -> redirection (before any process of the pod) -> volumes -> init containers in order -> containers in order
  *
@@ -99,7 +99,9 @@ static void pod_containers(struct pod *p)
         p->v = mem_calloc(p->n + 1, sizeof(*p->v));
         for (size_t i = 0; i < p->n; i++) {
                 bool is_init = i < p->ninit;
-                enum ctr_kind kind = !is_init ? CTR_MAIN : str_eqc(spec_str(init->v[i], "restartPolicy"), "Always") ? CTR_SIDECAR : CTR_INIT;
+                enum ctr_kind kind = !is_init                                                   ? CTR_MAIN
+                                     : str_eqc(spec_str(init->v[i], "restartPolicy"), "Always") ? CTR_SIDECAR
+                                                                                                : CTR_INIT;
                 ctr_init(&p->v[i], p, kind, (unsigned)(is_init ? i : i - p->ninit));
         }
 }
@@ -109,7 +111,9 @@ struct pod *pod_new(struct node *n, struct kube_object *o)
         struct pod *p = MEM_NEW(struct pod);
         uint64_t started;
 
-        *p = (struct pod){ .node = n, .obj = kube_object_ref(o), .uid = str_dup(o->uid), .ns = str_dup(o->namespace_), .name = str_dup(o->name) };
+        *p = (struct pod){
+                .node = n, .obj = kube_object_ref(o), .uid = str_dup(o->uid), .ns = str_dup(o->namespace_), .name = str_dup(o->name)
+        };
         p->pod_dir = mem_printf("%s/pods/%s", n->state_dir, p->uid);
         p->disk_dir = mem_printf("%s/volumes", p->pod_dir);
         p->memory_dir = mem_printf("%s/volumes/%s", n->run_dir, p->uid);
@@ -125,7 +129,7 @@ struct pod *pod_new(struct node *n, struct kube_object *o)
         pod_containers(p);
         struct str phase = spec_str(o->node, "status.phase");
         if (str_eqc(phase, "Succeeded") || str_eqc(phase, "Failed")) {
-                p->finished = p->final_said = true;     /* what the API server knows is all there is to say */
+                p->finished = p->final_said = true; /* what the API server knows is all there is to say */
                 p->phase = str_eqc(phase, "Failed") ? "Failed" : "Succeeded";
         } else {
                 for (size_t i = 0; i < p->n; i++)
@@ -147,10 +151,11 @@ void pod_free(struct pod *p)
                 ctr_fini(&p->v[i]);
         tokens_free(p);
         events_free(p);
-        STRMAP_EACH(&p->condition_times, e)
+        STRMAP_EACH (&p->condition_times, e)
                 free(e->value);
         strmap_fini(&p->condition_times);
-        char *all[] = { p->uid, p->ns, p->name, p->pod_dir, p->disk_dir, p->memory_dir, p->ctr_dir, p->log_dir, p->phase_message, p->status_sent };
+        char *all[] = { p->uid,        p->ns,      p->name,    p->pod_dir,       p->disk_dir,
+                        p->memory_dir, p->ctr_dir, p->log_dir, p->phase_message, p->status_sent };
         for (size_t i = 0; i < ARRAY_LEN(all); i++)
                 free(all[i]);
         free(p->v);
@@ -240,7 +245,8 @@ static void pod_image_event(struct pod *p)
                 }
         }
         if (images.n)
-                event_pod(p, NULL, false, "ImageNameOnly", "Image %s taken as a label only: containers run on this machine's own /usr, read-only", buf_z(&images));
+                event_pod(p, NULL, false, "ImageNameOnly",
+                          "Image %s taken as a label only: containers run on this machine's own /usr, read-only", buf_z(&images));
         strmap_fini(&seen);
         buf_fini(&images);
 }
@@ -268,7 +274,7 @@ static void pod_try_start(struct pod *p, struct ctr *c)
         if (c->backoff_until_ms || (again && !pod_restarts(p, c)))
                 return;
         ctr_start(c);
-        if (c->state == CTR_WAITING)            /* its configuration is not complete: look again later */
+        if (c->state == CTR_WAITING) /* its configuration is not complete: look again later */
                 loop_timer_arm(p->node->loop, &p->retry, POD_RETRY_MS);
 }
 
@@ -277,7 +283,8 @@ static void pod_say_backoff(struct ctr *c)
         if (c->state != CTR_EXITED || !c->backoff_until_ms || c->backoff_said)
                 return;
         c->backoff_said = true;
-        event_pod(c->pod, c, true, "BackOff", "Back-off restarting failed container %s in pod %s_%s(%s)", c->name, c->pod->name, c->pod->ns, c->pod->uid);
+        event_pod(c->pod, c, true, "BackOff", "Back-off restarting failed container %s in pod %s_%s(%s)", c->name, c->pod->name, c->pod->ns,
+                  c->pod->uid);
 }
 
 /* Is this container far enough for the next one to start? */
@@ -402,7 +409,8 @@ static void pod_confirm(struct pod *p)
         arg[0] = mem_strdup(p->uid);
         arg[1] = p->node;
         buf_printf(&path, "/api/v1/namespaces/%s/pods/%s", p->ns, p->name);
-        buf_printf(&body, "{\"kind\":\"DeleteOptions\",\"apiVersion\":\"v1\",\"gracePeriodSeconds\":0,\"preconditions\":{\"uid\":\"%s\"}}", p->uid);
+        buf_printf(&body, "{\"kind\":\"DeleteOptions\",\"apiVersion\":\"v1\",\"gracePeriodSeconds\":0,\"preconditions\":{\"uid\":\"%s\"}}",
+                   p->uid);
         kube_request(p->node->client, "DELETE", buf_view(&path), STR("application/json"), buf_view(&body), on_deleted, arg);
         buf_fini(&path);
         buf_fini(&body);
@@ -439,7 +447,8 @@ static void pod_clean(struct pod *p)
 
 static uint64_t pod_grace_ms(struct pod *p)
 {
-        int64_t grace = spec_int(p->obj->node, "metadata.deletionGracePeriodSeconds", spec_int(p->obj->node, "spec.terminationGracePeriodSeconds", 30));
+        int64_t grace = spec_int(p->obj->node, "metadata.deletionGracePeriodSeconds",
+                                 spec_int(p->obj->node, "spec.terminationGracePeriodSeconds", 30));
         uint64_t now = loop_now_ms(p->node->loop);
 
         if (p->gone)
@@ -460,7 +469,7 @@ static void pod_end(struct pod *p)
                 return;
         }
         if (!p->gone) {
-                if (!p->final_said) {           /* the last word on exit codes, before the object goes */
+                if (!p->final_said) { /* the last word on exit codes, before the object goes */
                         p->final_said = true;
                         status_touch(p);
                         return;

@@ -1,8 +1,8 @@
 /* Probes: HTTP and TCP from the node's namespace to the pod's address, commands inside the container.
  *
- * One thing is quicker than elsewhere: until its first success a startup or readiness probe over HTTP or TCP is also tried between its periods, every
- * few milliseconds at first. Only tries at the period count as failures, so thresholds mean what they say; but a proxy that is up in 20 ms is
- * not waited for a second. */
+ * One thing is quicker than elsewhere: until its first success a startup or readiness probe over HTTP or TCP is also tried between its
+ * periods, every few milliseconds at first. Only tries at the period count as failures, so thresholds mean what they say; but a proxy that
+ * is up in 20 ms is not waited for a second. */
 #include "base/mem.h"
 #include "http/simple.h"
 #include "node/pod.h"
@@ -107,8 +107,10 @@ static void probe_failure(struct probe *p, struct str why)
                 }
                 return;
         }
-        int64_t grace = spec_int(spec, "terminationGracePeriodSeconds", spec_int(c->pod->obj->node, "spec.terminationGracePeriodSeconds", 30));
-        event_pod(c->pod, c, false, "Killing", "Container %s failed %s probe, will be restarted", c->name, p->use == PROBE_STARTUP ? "startup" : "liveness");
+        int64_t grace = spec_int(spec, "terminationGracePeriodSeconds",
+                                 spec_int(c->pod->obj->node, "spec.terminationGracePeriodSeconds", 30));
+        event_pod(c->pod, c, false, "Killing", "Container %s failed %s probe, will be restarted", c->name,
+                  p->use == PROBE_STARTUP ? "startup" : "liveness");
         ctr_stop(c, "Unhealthy", (uint64_t)(grace < 0 ? 0 : grace) * 1000);
 }
 
@@ -120,7 +122,7 @@ static void probe_answer(struct probe *p, bool ok, struct str why)
         p->exec = NULL;
         p->tries++;
         if (p->running)
-                probe_next(p);                  /* before the verdict, which may stop us */
+                probe_next(p); /* before the verdict, which may stop us */
         if (ok)
                 probe_success(p);
         else if (counts)
@@ -183,9 +185,13 @@ static int fetch_start(void *arg)
 
 static bool probe_http(struct probe *p, const struct pb_node *get)
 {
-        struct http_hdr headers[PROBE_HEADERS_MAX] = { { .name = STR("user-agent"), .value = STR("kube-probe/1.32"), .id = (uint16_t)http_name_id(STR("user-agent")) } };
+        struct http_hdr headers[PROBE_HEADERS_MAX] = {
+                { .name = STR("user-agent"), .value = STR("kube-probe/1.32"), .id = (uint16_t)http_name_id(STR("user-agent")) }
+        };
         const struct pb_node *more = spec_list(get, "httpHeaders");
-        struct fetch_job j = { p, { .path = spec_str(get, "path"), .headers = headers, .nheaders = 1, .timeout_ms = timeout_ms(probe_spec(p)) } };
+        struct fetch_job j = {
+                p, { .path = spec_str(get, "path"), .headers = headers, .nheaders = 1, .timeout_ms = timeout_ms(probe_spec(p)) }
+        };
         char names[PROBE_HEADERS_MAX][128];
         struct tls_ctx *tls = NULL;
         struct addr to;
@@ -203,12 +209,14 @@ static bool probe_http(struct probe *p, const struct pb_node *get)
                 if (str_eqc(name, "host"))
                         j.o.authority = spec_str(more->v[i], "value");
                 else
-                        headers[j.o.nheaders++] = (struct http_hdr){ .name = name, .value = spec_str(more->v[i], "value"), .id = (uint16_t)http_name_id(name) };
+                        headers[j.o.nheaders++] = (struct http_hdr){ .name = name,
+                                                                     .value = spec_str(more->v[i], "value"),
+                                                                     .id = (uint16_t)http_name_id(name) };
         }
         if (str_eqc(spec_str(get, "scheme"), "HTTPS")) {
                 struct diags d;
                 diags_init(&d);
-                tls = tls_ctx_new(&(struct tls_ctx_opts){ 0 }, &d);    /* as kubelets do, the certificate is not checked */
+                tls = tls_ctx_new(&(struct tls_ctx_opts){ 0 }, &d); /* as kubelets do, the certificate is not checked */
                 diags_fini(&d);
                 if (!tls)
                         return false;
@@ -314,7 +322,8 @@ static bool probe_exec(struct probe *p, const struct pb_node *exec)
 static void on_timer(struct loop_timer *t)
 {
         struct probe *p = t->arg;
-        const struct pb_node *spec = probe_spec(p), *get = pb_get(spec, "httpGet"), *tcp = pb_get(spec, "tcpSocket"), *exec = pb_get(spec, "exec");
+        const struct pb_node *spec = probe_spec(p), *get = pb_get(spec, "httpGet"), *tcp = pb_get(spec, "tcpSocket"),
+                             *exec = pb_get(spec, "exec");
         bool ok = false;
 
         if (get)
@@ -324,7 +333,9 @@ static void on_timer(struct loop_timer *t)
         else if (exec)
                 ok = probe_exec(p, exec);
         if (!ok)
-                probe_answer(p, false, STR("the probe's target cannot be reached: its port names none of the container's ports, or its host is not an address"));
+                probe_answer(p, false,
+                             STR("the probe's target cannot be reached: its port names none of the container's ports, or its host is not "
+                                 "an address"));
 }
 
 void probe_start(struct ctr *c, enum probe_use use)

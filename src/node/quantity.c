@@ -3,11 +3,11 @@
 
 static const struct {
         const char *suffix;
-        unsigned base, exponent;        /* base^exponent, in units of 1 */
-        int tens;                       /* or 10^tens */
+        unsigned base, exponent; /* base^exponent, in units of 1 */
+        int tens;                /* or 10^tens */
 } suffixes[] = {
-        { "", 0, 0, 0 },     { "n", 0, 0, -9 },   { "u", 0, 0, -6 },   { "m", 0, 0, -3 },   { "k", 0, 0, 3 },    { "M", 0, 0, 6 },
-        { "G", 0, 0, 9 },    { "T", 0, 0, 12 },   { "P", 0, 0, 15 },   { "E", 0, 0, 18 },   { "Ki", 1024, 1, 0 }, { "Mi", 1024, 2, 0 },
+        { "", 0, 0, 0 },      { "n", 0, 0, -9 },    { "u", 0, 0, -6 },    { "m", 0, 0, -3 },    { "k", 0, 0, 3 },     { "M", 0, 0, 6 },
+        { "G", 0, 0, 9 },     { "T", 0, 0, 12 },    { "P", 0, 0, 15 },    { "E", 0, 0, 18 },    { "Ki", 1024, 1, 0 }, { "Mi", 1024, 2, 0 },
         { "Gi", 1024, 3, 0 }, { "Ti", 1024, 4, 0 }, { "Pi", 1024, 5, 0 }, { "Ei", 1024, 6, 0 },
 };
 
@@ -19,7 +19,7 @@ static bool scale_tens(__int128 *v, int tens)
                 *v *= 10;
         }
         for (; tens < 0; tens++)
-                *v = (*v + (*v > 0 ? 9 : 0)) / 10;      /* rounds up, as the API does */
+                *v = (*v + (*v > 0 ? 9 : 0)) / 10; /* rounds up, as the API does */
         return true;
 }
 
@@ -60,7 +60,7 @@ bool quantity_parse(struct str s, int64_t *milli)
                         break;
                 any = true;
                 if (fraction >= 9)
-                        continue;               /* finer than the finest grain */
+                        continue; /* finer than the finest grain */
                 if (v > ((__int128)1 << 90))
                         return false;
                 v = v * 10 + (s.p[i] - '0');

@@ -8,7 +8,7 @@
 
 #define A_PREFIX "traffic.sidecar.istio.io/"
 
-enum { REDIRECT_LIST_MAX = 512 };       /* items in one annotation */
+enum { REDIRECT_LIST_MAX = 512 }; /* items in one annotation */
 
 bool redirect_wanted(redirect_annotation_fn *get, void *arg)
 {
@@ -18,8 +18,8 @@ bool redirect_wanted(redirect_annotation_fn *get, void *arg)
 }
 
 /* Calls `item` with each part of a comma-separated annotation. False after the first that it refuses. */
-static bool list_each(redirect_annotation_fn *get, void *arg, const char *name, bool (*item)(struct buf *out, struct str s), struct buf *out,
-                      const char *what, struct buf *error)
+static bool list_each(redirect_annotation_fn *get, void *arg, const char *name, bool (*item)(struct buf *out, struct str s),
+                      struct buf *out, const char *what, struct buf *error)
 {
         struct str all = get(arg, name), part;
         unsigned n = 0;
@@ -55,7 +55,8 @@ static bool item_interface(struct buf *out, struct str s)
         if (s.n > 15)
                 return false;
         for (size_t i = 0; i < s.n; i++)
-                if (!((s.p[i] >= '0' && s.p[i] <= '9') || (ascii_lower(s.p[i]) >= 'a' && ascii_lower(s.p[i]) <= 'z') || strchr("-_.", s.p[i])))
+                if (!((s.p[i] >= '0' && s.p[i] <= '9') || (ascii_lower(s.p[i]) >= 'a' && ascii_lower(s.p[i]) <= 'z') ||
+                      strchr("-_.", s.p[i])))
                         return false;
         buf_printf(out, "%s\"" STR_FMT "\"", out->n ? ", " : "", STR_ARG(s));
         return true;
@@ -98,7 +99,8 @@ struct redirect {
 
 static void redirect_fini(struct redirect *r)
 {
-        struct buf *all[] = { &r->in_ports, &r->in_not_ports, &r->out_ports, &r->out_not_ports, &r->out4, &r->out6, &r->out_not4, &r->out_not6, &r->not_dev };
+        struct buf *all[] = { &r->in_ports, &r->in_not_ports, &r->out_ports, &r->out_not_ports, &r->out4,
+                              &r->out6,     &r->out_not4,     &r->out_not6,  &r->not_dev };
 
         for (unsigned i = 0; i < sizeof(all) / sizeof(all[0]); i++)
                 buf_fini(all[i]);
@@ -111,7 +113,8 @@ static bool redirect_parse(struct redirect *r, redirect_annotation_fn *get, void
         struct str out = get(arg, A_PREFIX "includeOutboundIPRanges");
 
         if (mode.p && !str_eqc(mode, "REDIRECT")) {
-                buf_printf(error, "annotation sidecar.istio.io/interceptionMode: \"" STR_FMT "\" is not supported; use REDIRECT or NONE", STR_ARG(mode));
+                buf_printf(error, "annotation sidecar.istio.io/interceptionMode: \"" STR_FMT "\" is not supported; use REDIRECT or NONE",
+                           STR_ARG(mode));
                 return false;
         }
         r->in_all = !in.p || is_star(in);
@@ -172,7 +175,7 @@ static void script_outbound(struct buf *s, struct redirect *r)
                     "  meta l4proto != tcp return\n");
         rule(s, "tcp dport", &r->out_not_ports, "return");
         rule(s, "oifname", &r->not_dev, "return");
-        buf_cstr(s, "  oifname \"lo\" ip saddr 127.0.0.6 return\n"      /* the proxy, handing an inbound connection to the application */
+        buf_cstr(s, "  oifname \"lo\" ip saddr 127.0.0.6 return\n" /* the proxy, handing an inbound connection to the application */
                     "  oifname \"lo\" ip6 saddr ::6 return\n");
         script_owner(s, "meta skuid");
         script_owner(s, "meta skgid");

@@ -48,7 +48,7 @@ static int remove_at(int parent, const char *name, dev_t dev, int depth)
         if (!S_ISDIR(st.st_mode))
                 return unlinkat(parent, name, 0) < 0 ? -errno : 0;
         if (st.st_dev != dev)
-                return -EXDEV;          /* something is mounted there: not ours to empty */
+                return -EXDEV; /* something is mounted there: not ours to empty */
         if (depth >= ROOTFS_DEPTH_MAX)
                 return -ELOOP;
         int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -184,7 +184,7 @@ static int base_binary(struct rootfs_base *b, const char *binary)
                 err = copy_file(binary, made, 0755);
         if (!err && rename(made, to) < 0)
                 err = -errno;
-        unlink(made);                   /* rename(2) of two links to one file does nothing, and leaves both */
+        unlink(made); /* rename(2) of two links to one file does nothing, and leaves both */
         if (!err)
                 base_mount(b, "bin/postern", ROOTFS_POSTERN);
         free(dir);
@@ -198,7 +198,7 @@ static int base_ca_bundle(struct rootfs_base *b, struct str extra)
         struct buf all = BUF_INIT;
         char *path = mem_printf("%s/ca-certificates.crt", b->dir);
 
-        buf_read_file(&all, "/etc/ssl/certs/ca-certificates.crt", 16 << 20);    /* a host without the package has none: neither have pods */
+        buf_read_file(&all, "/etc/ssl/certs/ca-certificates.crt", 16 << 20); /* a host without the package has none: neither have pods */
         buf_str(&all, extra);
         int err = replace_file(path, &all);
         buf_fini(&all);
@@ -254,16 +254,43 @@ static const struct {
         const char *path;
         unsigned mode;
 } root_dirs[] = {
-        { "usr", 0755 },       { "etc", 0755 },        { "etc/ssl", 0755 },  { "etc/ssl/certs", 0755 }, { "etc/alternatives", 0755 },
-        { "proc", 0555 },      { "sys", 0555 },        { "dev", 0755 },      { "home", 0755 },          { "root", 0700 },
-        { "run", 0755 },       { "run/lock", 01777 },  { "tmp", 01777 },     { "var", 0755 },           { "var/tmp", 01777 },
-        { "var/lib", 0755 },   { "var/log", 0755 },    { "var/cache", 0755 }, { "var/spool", 0755 },    { "opt", 0755 },
-        { "opt/postern", 0755 }, { "opt/postern/bin", 0755 }, { "mnt", 0755 }, { "srv", 0755 },         { "home/app", 0777 },
+        { "usr", 0755 },
+        { "etc", 0755 },
+        { "etc/ssl", 0755 },
+        { "etc/ssl/certs", 0755 },
+        { "etc/alternatives", 0755 },
+        { "proc", 0555 },
+        { "sys", 0555 },
+        { "dev", 0755 },
+        { "home", 0755 },
+        { "root", 0700 },
+        { "run", 0755 },
+        { "run/lock", 01777 },
+        { "tmp", 01777 },
+        { "var", 0755 },
+        { "var/tmp", 01777 },
+        { "var/lib", 0755 },
+        { "var/log", 0755 },
+        { "var/cache", 0755 },
+        { "var/spool", 0755 },
+        { "opt", 0755 },
+        { "opt/postern", 0755 },
+        { "opt/postern/bin", 0755 },
+        { "mnt", 0755 },
+        { "srv", 0755 },
+        { "home/app", 0777 },
 };
 
 static const char *const root_links[][2] = {
-        { "usr/bin", "bin" }, { "usr/sbin", "sbin" }, { "usr/lib", "lib" }, { "usr/lib64", "lib64" }, { "usr/lib32", "lib32" }, { "usr/libx32", "libx32" },
-        { "/run", "var/run" }, { "/proc/self/mounts", "etc/mtab" }, { "/usr/share/zoneinfo/Etc/UTC", "etc/localtime" },
+        { "usr/bin", "bin" },
+        { "usr/sbin", "sbin" },
+        { "usr/lib", "lib" },
+        { "usr/lib64", "lib64" },
+        { "usr/lib32", "lib32" },
+        { "usr/libx32", "libx32" },
+        { "/run", "var/run" },
+        { "/proc/self/mounts", "etc/mtab" },
+        { "/usr/share/zoneinfo/Etc/UTC", "etc/localtime" },
 };
 
 /* Files of the distribution without anything of this host in them. */
@@ -283,7 +310,8 @@ static void passwd_text(const struct rootfs_opts *o, struct buf *passwd, struct 
 
 static int root_files(int root, const struct rootfs_opts *o)
 {
-        static const char nsswitch[] = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nprotocols: files\nservices: files\n";
+        static const char nsswitch[] =
+                "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nprotocols: files\nservices: files\n";
         struct buf passwd = BUF_INIT, group = BUF_INIT, hostname = BUF_INIT;
         int err = 0;
 
@@ -300,7 +328,7 @@ static int root_files(int root, const struct rootfs_opts *o)
                 { "etc/resolv.conf", o->resolv_conf },
                 { "etc/nsswitch.conf", str_of(nsswitch) },
                 { "etc/os-release", STR("NAME=\"Postern pod\"\nID=postern\nPRETTY_NAME=\"Postern pod (the host's /usr, read-only)\"\n") },
-                { "etc/ld.so.cache", STR("") },                 /* mount points */
+                { "etc/ld.so.cache", STR("") }, /* mount points */
                 { "etc/ssl/certs/ca-certificates.crt", STR("") },
                 { "opt/postern/bin/postern", STR("") },
         };
@@ -319,7 +347,7 @@ static int root_copy(int root, const char *name)
 
         snprintf(from, sizeof(from), "/etc/%s", name);
         snprintf(to, sizeof(to), "etc/%s", name);
-        int err = buf_read_file(&b, from, 1 << 20) ? 0 : put_file(root, to, buf_view(&b), 0644);       /* absent on the host: absent here */
+        int err = buf_read_file(&b, from, 1 << 20) ? 0 : put_file(root, to, buf_view(&b), 0644); /* absent on the host: absent here */
         buf_fini(&b);
         return err;
 }

@@ -13,8 +13,8 @@
 #define ROOTFS_POSTERN "/opt/postern/bin/postern"
 
 struct rootfs_base {
-        char *dir;                      /* STATE/base */
-        struct oci_mount *mounts;       /* what each container gets of it */
+        char *dir;                /* STATE/base */
+        struct oci_mount *mounts; /* what each container gets of it */
         size_t nmounts, cap_mounts;
 };
 
@@ -24,9 +24,9 @@ void rootfs_base_free(struct rootfs_base *b);
 
 struct rootfs_opts {
         const char *hostname;
-        struct str hosts;               /* whole text of /etc/hosts */
+        struct str hosts; /* whole text of /etc/hosts */
         struct str resolv_conf;
-        uint32_t uid, gid;              /* the container's user: named in /etc/passwd, owner of /tmp's like */
+        uint32_t uid, gid; /* the container's user: named in /etc/passwd, owner of /tmp's like */
 };
 
 /* Makes the tree at `dir`, which must not exist. */

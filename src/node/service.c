@@ -21,7 +21,8 @@ static void script_map(const struct service_port *v, size_t n, struct buf *s)
                 if (!v[i].nendpoints)
                         continue;
                 addr_ip_text(&v[i].vip, ip);
-                buf_printf(s, "%s%s . %s . %u : goto port_%zu", any ? ",\n   " : "  elements = { ", ip, proto_name(&v[i]), addr_port(&v[i].vip), i);
+                buf_printf(s, "%s%s . %s . %u : goto port_%zu", any ? ",\n   " : "  elements = { ", ip, proto_name(&v[i]),
+                           addr_port(&v[i].vip), i);
                 any = true;
         }
         buf_cstr(s, any ? " }\n }\n" : " }\n");
@@ -68,7 +69,7 @@ void service_script(const struct service_port *v, size_t n, const struct cidr *r
         addr_ip_text(&range->base, net);
         addr_ip_text(dns, dns_ip);
         buf_cstr(s, "table ip postern_services { }\ndelete table ip postern_services\ntable ip postern_services {\n");
-        for (size_t i = 0; i < n; i++)          /* chains before the map that names them */
+        for (size_t i = 0; i < n; i++) /* chains before the map that names them */
                 script_port(&v[i], i, s);
         script_map(v, n, s);
         script_hairpin(v, n, s);
@@ -78,13 +79,15 @@ void service_script(const struct service_port *v, size_t n, const struct cidr *r
                     "  ip daddr . meta l4proto . th dport vmap @ports\n }\n"
                     " chain postrouting {\n  type nat hook postrouting priority srcnat; policy accept;\n"
                     "  ip saddr . ip daddr @hairpin masquerade\n }\n");
-        buf_printf(s, " chain refuse {\n  type filter hook prerouting priority dstnat + 10; policy accept;\n"
-                      "  ip daddr != %s ip daddr %s/%u meta l4proto tcp reject with tcp reset\n"
-                      "  ip daddr != %s ip daddr %s/%u reject\n }\n}\n",
+        buf_printf(s,
+                   " chain refuse {\n  type filter hook prerouting priority dstnat + 10; policy accept;\n"
+                   "  ip daddr != %s ip daddr %s/%u meta l4proto tcp reject with tcp reset\n"
+                   "  ip daddr != %s ip daddr %s/%u reject\n }\n}\n",
                    dns_ip, net, range->bits, dns_ip, net, range->bits);
 }
 
-int service_apply(const char *netns, const struct service_port *v, size_t n, const struct cidr *range, const struct addr *dns, struct buf *error)
+int service_apply(const char *netns, const struct service_port *v, size_t n, const struct cidr *range, const struct addr *dns,
+                  struct buf *error)
 {
         struct buf script = BUF_INIT;
 

@@ -15,7 +15,8 @@ static bool is_v4_vip(struct str ip, struct addr *vip)
 
 static bool slice_of(const struct kube_object *slice, struct str ns, struct str service)
 {
-        return str_eq(slice->namespace_, ns) && str_eq(spec_map_str(slice->node, "metadata.labels", STR("kubernetes.io/service-name")), service);
+        return str_eq(slice->namespace_, ns) &&
+               str_eq(spec_map_str(slice->node, "metadata.labels", STR("kubernetes.io/service-name")), service);
 }
 
 /* ---- the table ---- */
@@ -74,7 +75,7 @@ static void table_service(void *arg, struct kube_object *o)
         if (!is_v4_vip(spec_str(o->node, "spec.clusterIP"), &vip) || str_eqc(spec_str(o->node, "spec.type"), "ExternalName"))
                 return;
         if (addr_ip_eq(&vip, &t->node->net.dns))
-                return;                         /* the node answers there itself */
+                return; /* the node answers there itself */
         for (size_t i = 0; i < ports->n; i++) {
                 struct collect c = { .t = t, .service = o, .port_name = spec_str(ports->v[i], "name") };
                 struct str protocol = spec_str(ports->v[i], "protocol");
@@ -132,14 +133,16 @@ static void walk_slice(void *arg, struct kube_object *slice)
                 return;
         for (size_t i = 0; i < endpoints->n; i++) {
                 const struct pb_node *addresses = spec_list(endpoints->v[i], "addresses");
-                struct services_endpoint e = { .hostname = spec_str(endpoints->v[i], "hostname"), .ready = spec_bool(endpoints->v[i], "conditions.ready", true) };
+                struct services_endpoint e = { .hostname = spec_str(endpoints->v[i], "hostname"),
+                                               .ready = spec_bool(endpoints->v[i], "conditions.ready", true) };
                 for (size_t k = 0; k < addresses->n; k++)
                         if (addr_parse_ip(&e.ip, addresses->v[k]->text, 0))
                                 w->fn(w->arg, &e);
         }
 }
 
-void services_endpoints(struct node *n, struct str ns, struct str service, void (*fn)(void *arg, const struct services_endpoint *e), void *arg)
+void services_endpoints(struct node *n, struct str ns, struct str service, void (*fn)(void *arg, const struct services_endpoint *e),
+                        void *arg)
 {
         struct endpoints_walk w = { ns, service, fn, arg };
 

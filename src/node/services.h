@@ -9,12 +9,13 @@ void services_apply(struct node *n);
 
 /* One endpoint of a Service, as DNS needs it. */
 struct services_endpoint {
-        struct addr ip;                         /* no port */
-        struct str hostname;                    /* "" when it has none */
+        struct addr ip;      /* no port */
+        struct str hostname; /* "" when it has none */
         bool ready;
 };
 
 /* Calls fn for each endpoint of the Service. */
-void services_endpoints(struct node *n, struct str ns, struct str service, void (*fn)(void *arg, const struct services_endpoint *e), void *arg);
+void services_endpoints(struct node *n, struct str ns, struct str service, void (*fn)(void *arg, const struct services_endpoint *e),
+                        void *arg);
 
 #endif

@@ -31,7 +31,7 @@ extern char **environ;
 enum { SHIM_CLIENTS = 8, SHIM_DRAIN_MS = 1000, SHIM_STDIN_MAX = 1 << 20 };
 
 struct shim_client {
-        int fd;                         /* -1: free */
+        int fd; /* -1: free */
         bool attached;
         struct buf in;
 };
@@ -39,9 +39,9 @@ struct shim_client {
 struct shim {
         const struct shim_opts *o;
         int lock_fd, listen_fd, signal_fd;
-        int out[2];                     /* what we read: stdout, stderr; with a terminal, its master and -1 */
-        int in_fd;                      /* what we write: stdin or the master; -1 */
-        struct buf in;                  /* for in_fd */
+        int out[2];    /* what we read: stdout, stderr; with a terminal, its master and -1 */
+        int in_fd;     /* what we write: stdin or the master; -1 */
+        struct buf in; /* for in_fd */
         bool in_end;
         struct ctrlog log;
         struct shim_client client[SHIM_CLIENTS];
@@ -49,7 +49,7 @@ struct shim {
         bool reaped;
         int wait_status;
         struct buf status;
-        char cgroup_events[256];        /* file that counts this container's out-of-memory kills */
+        char cgroup_events[256]; /* file that counts this container's out-of-memory kills */
 };
 
 /* ---- files of the folder ---- */
@@ -488,7 +488,7 @@ static void output_read(struct shim *s, int which)
 
         if (n < 0 && errno == EINTR)
                 return;
-        if (n <= 0) {                   /* a terminal says EIO when its last user is gone */
+        if (n <= 0) { /* a terminal says EIO when its last user is gone */
                 if (s->in_fd == s->out[which])
                         s->in_fd = -1;
                 close(s->out[which]);
@@ -532,7 +532,10 @@ static void serve(struct shim *s)
 
         while (!s->reaped || ((s->out[0] >= 0 || s->out[1] >= 0) && clock_mono_ms() < give_up_ms)) {
                 struct pollfd p[5 + SHIM_CLIENTS] = {
-                        { s->signal_fd, POLLIN, 0 }, { s->listen_fd, POLLIN, 0 }, { s->out[0], POLLIN, 0 }, { s->out[1], POLLIN, 0 },
+                        { s->signal_fd, POLLIN, 0 },
+                        { s->listen_fd, POLLIN, 0 },
+                        { s->out[0], POLLIN, 0 },
+                        { s->out[1], POLLIN, 0 },
                         { s->in.n || s->in_end ? s->in_fd : -1, POLLOUT, 0 },
                 };
                 for (int i = 0; i < SHIM_CLIENTS; i++)
@@ -562,7 +565,8 @@ static void finish(struct shim *s)
         int code = signo ? 128 + signo : WEXITSTATUS(s->wait_status);
 
         ctrlog_close(&s->log);
-        buf_printf(&s->status, "exit_code %d\nsignal %d\noom %d\nfinished_us %llu\n", code, signo, cgroup_oom(s), (unsigned long long)clock_real_us());
+        buf_printf(&s->status, "exit_code %d\nsignal %d\noom %d\nfinished_us %llu\n", code, signo, cgroup_oom(s),
+                   (unsigned long long)clock_real_us());
         container_delete(s);
         status_write(s);
 }

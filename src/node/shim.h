@@ -12,11 +12,12 @@
 #include "base/buf.h"
 
 enum shim_frame {
-        SHIM_STDIN,                     /* to the shim: bytes for standard input; empty: its end */
-        SHIM_STDOUT, SHIM_STDERR,       /* from the shim, after SHIM_ATTACH */
-        SHIM_RESIZE,                    /* to: u16 columns, u16 rows, little-endian */
-        SHIM_KILL,                      /* to: u8 signal number, for the container's first process */
-        SHIM_ATTACH,                    /* to: send me the output from now on */
+        SHIM_STDIN, /* to the shim: bytes for standard input; empty: its end */
+        SHIM_STDOUT,
+        SHIM_STDERR, /* from the shim, after SHIM_ATTACH */
+        SHIM_RESIZE, /* to: u16 columns, u16 rows, little-endian */
+        SHIM_KILL,   /* to: u8 signal number, for the container's first process */
+        SHIM_ATTACH, /* to: send me the output from now on */
 };
 
 enum { SHIM_FRAME_MAX = 65536 };
@@ -31,12 +32,12 @@ struct shim_opts {
 int shim_run(const struct shim_opts *o);
 
 struct shim_status {
-        bool known;                     /* there is a status file */
+        bool known; /* there is a status file */
         int pid;
         uint64_t started_us, finished_us;
         bool finished, oom;
         int exit_code, signal;
-        char *error;                    /* owned; NULL */
+        char *error; /* owned; NULL */
 };
 
 void shim_status_read(const char *dir, struct shim_status *s);

@@ -91,12 +91,16 @@ static struct str map_as_lines(const struct pb_node *m, struct arena *a)
 
 bool spec_field(const struct pb_node *pod, const struct spec_env *env, struct str path, struct arena *a, struct str *value)
 {
-        static const char *const plain[] = { "metadata.name", "metadata.namespace", "metadata.uid", "spec.serviceAccountName", "spec.nodeName" };
+        static const char *const plain[] = { "metadata.name", "metadata.namespace", "metadata.uid", "spec.serviceAccountName",
+                                             "spec.nodeName" };
         const struct {
                 const char *path;
                 struct str value;
         } ours[] = {
-                { "status.hostIP", env->host_ip }, { "status.hostIPs", env->host_ip }, { "status.podIP", env->pod_ip }, { "status.podIPs", env->pod_ip },
+                { "status.hostIP", env->host_ip },
+                { "status.hostIPs", env->host_ip },
+                { "status.podIP", env->pod_ip },
+                { "status.podIPs", env->pod_ip },
         };
 
         for (size_t i = 0; i < ARRAY_LEN(plain); i++)
@@ -129,7 +133,8 @@ bool spec_field(const struct pb_node *pod, const struct spec_env *env, struct st
         return false;
 }
 
-bool spec_resource(const struct pb_node *c, const struct spec_env *env, struct str resource, struct str divisor, struct arena *a, struct str *value)
+bool spec_resource(const struct pb_node *c, const struct spec_env *env, struct str resource, struct str divisor, struct arena *a,
+                   struct str *value)
 {
         bool cpu = str_ends(resource, STR(".cpu"));
         char dotted[64];
@@ -175,7 +180,7 @@ static void vars_set(void *out, struct str name, struct str value)
         const char *text = arena_printf(vars->a, STR_FMT "=" STR_FMT, STR_ARG(name), STR_ARG(value)).p;
 
         if (memchr(value.p ? value.p : "", 0, value.n) || vars->n >= SPEC_VARS_MAX)
-                return;                 /* a NUL cannot be carried by an environment */
+                return; /* a NUL cannot be carried by an environment */
         if (at < vars->n)
                 vars->v[at] = text;
         else
@@ -248,7 +253,8 @@ static struct str data_key(const struct pb_node *object, bool secret, struct str
         return out;
 }
 
-static bool env_key_ref(const struct pb_node *ref, bool secret, const struct spec_env *env, struct str name, struct vars *vars, struct spec_error *e)
+static bool env_key_ref(const struct pb_node *ref, bool secret, const struct spec_env *env, struct str name, struct vars *vars,
+                        struct spec_error *e)
 {
         const char *kind = secret ? "Secret" : "ConfigMap", *lower = secret ? "secret" : "configmap";
         struct str object_name = spec_str(ref, "name"), key = spec_str(ref, "key");
@@ -259,26 +265,29 @@ static bool env_key_ref(const struct pb_node *ref, bool secret, const struct spe
                 return optional || fail(e, CONFIG_ERROR, "%s \"" STR_FMT "\" not found", lower, STR_ARG(object_name));
         struct str v = data_key(object, secret, key, vars->a);
         if (!v.p)
-                return optional || fail(e, CONFIG_ERROR, "couldn't find key " STR_FMT " in %s " STR_FMT, STR_ARG(key), kind, STR_ARG(object_name));
+                return optional ||
+                       fail(e, CONFIG_ERROR, "couldn't find key " STR_FMT " in %s " STR_FMT, STR_ARG(key), kind, STR_ARG(object_name));
         vars_set(vars, name, v);
         return true;
 }
 
-static bool env_value_from(const struct pb_node *pod, const struct pb_node *c, const struct pb_node *from, const struct spec_env *env, struct str name,
-                           struct vars *vars, struct spec_error *e)
+static bool env_value_from(const struct pb_node *pod, const struct pb_node *c, const struct pb_node *from, const struct spec_env *env,
+                           struct str name, struct vars *vars, struct spec_error *e)
 {
         const struct pb_node *ref;
         struct str value;
 
         if ((ref = pb_get(from, "fieldRef"))) {
                 if (!spec_field(pod, env, spec_str(ref, "fieldPath"), vars->a, &value))
-                        return fail(e, CONFIG_ERROR, "env %.*s: fieldPath \"" STR_FMT "\" is not supported", STR_ARG(name), STR_ARG(spec_str(ref, "fieldPath")));
+                        return fail(e, CONFIG_ERROR, "env %.*s: fieldPath \"" STR_FMT "\" is not supported", STR_ARG(name),
+                                    STR_ARG(spec_str(ref, "fieldPath")));
                 vars_set(vars, name, value);
                 return true;
         }
         if ((ref = pb_get(from, "resourceFieldRef"))) {
                 if (!spec_resource(c, env, spec_str(ref, "resource"), spec_str(ref, "divisor"), vars->a, &value))
-                        return fail(e, CONFIG_ERROR, "env %.*s: resource \"" STR_FMT "\" is not supported", STR_ARG(name), STR_ARG(spec_str(ref, "resource")));
+                        return fail(e, CONFIG_ERROR, "env %.*s: resource \"" STR_FMT "\" is not supported", STR_ARG(name),
+                                    STR_ARG(spec_str(ref, "resource")));
                 vars_set(vars, name, value);
                 return true;
         }
@@ -297,7 +306,8 @@ static bool env_from(const struct pb_node *item, const struct spec_env *env, str
         const struct pb_node *object = env->object(env->arg, secret ? "Secret" : "ConfigMap", name), *data = pb_get(object, "data");
 
         if (!object)
-                return spec_bool(ref, "optional", false) || fail(e, CONFIG_ERROR, "%s \"" STR_FMT "\" not found", secret ? "secret" : "configmap", STR_ARG(name));
+                return spec_bool(ref, "optional", false) ||
+                       fail(e, CONFIG_ERROR, "%s \"" STR_FMT "\" not found", secret ? "secret" : "configmap", STR_ARG(name));
         for (size_t i = 0; data && data->kind == PB_MAP && i < data->n; i++) {
                 struct str v = data_key(object, secret, data->keys[i], vars->a);
                 if (v.p && str_chr(data->keys[i], '=') < 0)
@@ -306,7 +316,8 @@ static bool env_from(const struct pb_node *item, const struct spec_env *env, str
         return true;
 }
 
-static bool environment(const struct pb_node *pod, const struct pb_node *c, const struct spec_env *env, struct vars *vars, struct spec_error *e)
+static bool environment(const struct pb_node *pod, const struct pb_node *c, const struct spec_env *env, struct vars *vars,
+                        struct spec_error *e)
 {
         const struct pb_node *from = spec_list(c, "envFrom"), *list = spec_list(c, "env");
 
@@ -341,7 +352,8 @@ static bool command(const struct pb_node *c, struct oci_container *out, struct a
 
         if (!command->n)
                 return fail(e, CONFIG_ERROR,
-                            "container \"" STR_FMT "\" has no command: images are not pulled here (\"" STR_FMT "\" is a label only), so an image's own entrypoint "
+                            "container \"" STR_FMT "\" has no command: images are not pulled here (\"" STR_FMT
+                            "\" is a label only), so an image's own entrypoint "
                             "is not known; set command",
                             STR_ARG(spec_str(c, "name")), STR_ARG(image));
         v = arena_alloc(a, (command->n + args->n) * sizeof(*v));
@@ -364,7 +376,8 @@ static const struct pb_node *security(const struct pb_node *pod, const struct pb
 
 static bool identity(const struct pb_node *pod, const struct pb_node *c, struct oci_container *out, struct arena *a, struct spec_error *e)
 {
-        const struct pb_node *user = security(pod, c, "runAsUser"), *group = security(pod, c, "runAsGroup"), *non_root = security(pod, c, "runAsNonRoot");
+        const struct pb_node *user = security(pod, c, "runAsUser"), *group = security(pod, c, "runAsGroup"),
+                             *non_root = security(pod, c, "runAsNonRoot");
         const struct pb_node *more = spec_list(pod, "spec.securityContext.supplementalGroups");
         int64_t fs_group = spec_int(pod, "spec.securityContext.fsGroup", -1), uid = 0, gid = 0;
 
@@ -427,14 +440,15 @@ static bool resources(const struct pb_node *c, struct oci_container *out, struct
 {
         int64_t cpu, memory, request;
 
-        if (!limit(c, "resources.limits.cpu", &cpu, e) || !limit(c, "resources.limits.memory", &memory, e) || !limit(c, "resources.requests.cpu", &request, e))
+        if (!limit(c, "resources.limits.cpu", &cpu, e) || !limit(c, "resources.limits.memory", &memory, e) ||
+            !limit(c, "resources.requests.cpu", &request, e))
                 return false;
         out->memory_bytes = memory / 1000;
         if (out->memory_bytes && out->memory_bytes < 6 << 20)
                 return fail(e, CONFIG_ERROR, "resources.limits.memory: at least 6Mi is needed to start a container");
-        out->cpu_quota_us = cpu ? cpu * 100 : 0;                /* 1000m is 100 ms of each 100 ms */
+        out->cpu_quota_us = cpu ? cpu * 100 : 0; /* 1000m is 100 ms of each 100 ms */
         if (out->cpu_quota_us && out->cpu_quota_us < 1000)
-                out->cpu_quota_us = 1000;                       /* the kernel's smallest */
+                out->cpu_quota_us = 1000; /* the kernel's smallest */
         if (!request)
                 request = cpu;
         out->cpu_shares = request * 1024 / 1000;
@@ -447,8 +461,8 @@ static bool resources(const struct pb_node *c, struct oci_container *out, struct
         return true;
 }
 
-bool spec_container(const struct pb_node *pod, const struct pb_node *c, const struct spec_env *env, struct arena *a, struct oci_container *out,
-                    struct spec_error *e)
+bool spec_container(const struct pb_node *pod, const struct pb_node *c, const struct spec_env *env, struct arena *a,
+                    struct oci_container *out, struct spec_error *e)
 {
         struct vars vars = { .a = a };
         struct str cwd = spec_str(c, "workingDir");
@@ -488,7 +502,8 @@ bool spec_supported(const struct pb_node *pod, struct buf *error)
                         static const char *const probes[] = { "startupProbe.grpc", "readinessProbe.grpc", "livenessProbe.grpc" };
                         for (size_t p = 0; p < ARRAY_LEN(probes); p++)
                                 if (pb_get_path(l->v[k], probes[p])) {
-                                        buf_printf(error, "%s[%zu].%s is not offered by this node; use httpGet, tcpSocket or exec", lists[i], k, probes[p]);
+                                        buf_printf(error, "%s[%zu].%s is not offered by this node; use httpGet, tcpSocket or exec",
+                                                   lists[i], k, probes[p]);
                                         return false;
                                 }
                         if (spec_list(l->v[k], "volumeDevices")->n) {

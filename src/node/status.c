@@ -56,8 +56,8 @@ static void put_state(struct buf *b, const struct ctr *c)
         if (will_restart(c)) {
                 buf_cstr(b, "\"waiting\":{\"reason\":\"CrashLoopBackOff\",\"message\":");
                 struct buf text = BUF_INIT;
-                buf_printf(&text, "back-off %us restarting failed container=%s pod=%s_%s(%s)", c->backoff_s > 10 ? c->backoff_s / 2 : c->backoff_s, c->name,
-                           c->pod->name, c->pod->ns, c->pod->uid);
+                buf_printf(&text, "back-off %us restarting failed container=%s pod=%s_%s(%s)",
+                           c->backoff_s > 10 ? c->backoff_s / 2 : c->backoff_s, c->name, c->pod->name, c->pod->ns, c->pod->uid);
                 buf_json(b, buf_view(&text));
                 buf_char(b, '}');
                 buf_fini(&text);
@@ -146,8 +146,8 @@ static void put_condition(struct buf *b, struct pod *p, const char *type, bool y
 {
         const char *status = yes ? "True" : "False";
 
-        buf_printf(b, "%s{\"type\":\"%s\",\"status\":\"%s\",\"lastProbeTime\":null,\"lastTransitionTime\":\"%s\"", b->p[b->n - 1] == '[' ? "" : ",", type, status,
-                   since(p, type, status));
+        buf_printf(b, "%s{\"type\":\"%s\",\"status\":\"%s\",\"lastProbeTime\":null,\"lastTransitionTime\":\"%s\"",
+                   b->p[b->n - 1] == '[' ? "" : ",", type, status, since(p, type, status));
         if (!yes && reason) {
                 buf_char(b, ',');
                 field(b, "reason", str_of(reason));
@@ -184,7 +184,8 @@ static void not_ready_text(const struct pod *p, bool init, struct buf *out)
 
 static bool gates_ready(const struct pod *p)
 {
-        const struct pb_node *gates = spec_list(p->obj->node, "spec.readinessGates"), *conditions = spec_list(p->obj->node, "status.conditions");
+        const struct pb_node *gates = spec_list(p->obj->node, "spec.readinessGates"),
+                             *conditions = spec_list(p->obj->node, "status.conditions");
 
         for (size_t i = 0; i < gates->n; i++) {
                 bool ok = false;
@@ -218,11 +219,15 @@ static void put_conditions(struct buf *b, struct pod *p)
         put_condition(b, p, "Initialized", initialized, "ContainersNotInitialized", buf_view(&text));
         text.n = 0;
         buf_printf(&text, "containers with unready status: [%s]", buf_z(&mains));
-        const char *reason = p->finished && strcmp(p->phase, "Succeeded") == 0 ? "PodCompleted" : p->finished ? "PodFailed" : "ContainersNotReady";
+        const char *reason = p->finished && strcmp(p->phase, "Succeeded") == 0 ? "PodCompleted"
+                             : p->finished                                     ? "PodFailed"
+                                                                               : "ContainersNotReady";
         put_condition(b, p, "ContainersReady", ready, reason, p->finished ? STR("") : buf_view(&text));
         bool gates = gates_ready(p);
         put_condition(b, p, "Ready", ready && gates, ready ? "ReadinessGatesNotReady" : reason,
-                      ready ? STR("a readiness gate's condition is not True") : p->finished ? STR("") : buf_view(&text));
+                      ready         ? STR("a readiness gate's condition is not True")
+                      : p->finished ? STR("")
+                                    : buf_view(&text));
         buf_char(b, ']');
         buf_fini(&init);
         buf_fini(&mains);
@@ -247,7 +252,8 @@ static const char *qos_of(const struct pod *p)
 
         for (size_t i = 0; i < p->n; i++) {
                 const struct pb_node *r = pb_get(ctr_spec(&p->v[i]), "resources");
-                struct str lc = spec_str(r, "limits.cpu"), lm = spec_str(r, "limits.memory"), rc = spec_str(r, "requests.cpu"), rm = spec_str(r, "requests.memory");
+                struct str lc = spec_str(r, "limits.cpu"), lm = spec_str(r, "limits.memory"), rc = spec_str(r, "requests.cpu"),
+                           rm = spec_str(r, "requests.memory");
                 any |= lc.n || lm.n || rc.n || rm.n;
                 guaranteed &= lc.n && lm.n && (!rc.n || str_eq(rc, lc)) && (!rm.n || str_eq(rm, lm));
         }
@@ -258,8 +264,8 @@ void status_json(struct pod *p, struct buf *b)
 {
         buf_printf(b, "{\"status\":{\"phase\":\"%s\",", phase_of(p));
         field_time(b, "startTime", p->start_us);
-        buf_printf(b, ",\"hostIP\":\"" STR_FMT "\",\"hostIPs\":[{\"ip\":\"" STR_FMT "\"}],\"qosClass\":\"%s\"", STR_ARG(p->node->host_ip), STR_ARG(p->node->host_ip),
-                   qos_of(p));
+        buf_printf(b, ",\"hostIP\":\"" STR_FMT "\",\"hostIPs\":[{\"ip\":\"" STR_FMT "\"}],\"qosClass\":\"%s\"", STR_ARG(p->node->host_ip),
+                   STR_ARG(p->node->host_ip), qos_of(p));
         if (p->have_ip)
                 buf_printf(b, ",\"podIP\":\"%s\",\"podIPs\":[{\"ip\":\"%s\"}]", p->ip_buf, p->ip_buf);
         if (p->phase_reason) {
@@ -292,7 +298,7 @@ static void on_status_answer(void *arg, const struct kube_response *r)
                         free(p->status_sent);
                         p->status_sent = q->json;
                         q->json = NULL;
-                        status_send(p);                 /* what changed meanwhile */
+                        status_send(p); /* what changed meanwhile */
                 } else if (r->status != 404 && r->status != 409) {
                         LOG(LOG_WARN, "node", "%s/%s: the API server did not take the status: %d %s", p->ns, p->name, r->status,
                             r->error ? r->error : "");

@@ -1,6 +1,6 @@
 /* Taking a cluster's node down by what is there, not by what anybody remembers: processes by namespace and control group, mounts by the
- * mount table, namespaces by their names, folders by their paths. The order is: processes (they hold everything else), mounts, network, groups,
- * folders. */
+ * mount table, namespaces by their names, folders by their paths. The order is: processes (they hold everything else), mounts, network,
+ * groups, folders. */
 #include "base/log.h"
 #include "base/mem.h"
 #include "node/cgroup.h"
@@ -113,7 +113,7 @@ static void unmount_below(const char *dir)
                 else
                         free(path);
         }
-        while (n-- > 0) {                       /* the last mounted first */
+        while (n-- > 0) { /* the last mounted first */
                 umount2(v[n], MNT_DETACH | UMOUNT_NOFOLLOW);
                 free(v[n]);
         }
@@ -137,14 +137,15 @@ static bool remove_folders(const char *run_dir, const char *state_dir, struct di
                 }
                 free(path);
         }
-        rmdir(run_dir);                         /* when nobody else has anything in them */
+        rmdir(run_dir); /* when nobody else has anything in them */
         rmdir(state_dir);
         return ok;
 }
 
 bool node_teardown(struct str name, struct diags *d)
 {
-        char *cluster = str_dup(name), *run_dir = mem_printf("/run/postern/%s", cluster), *state_dir = mem_printf("/var/lib/postern/%s", cluster);
+        char *cluster = str_dup(name), *run_dir = mem_printf("/run/postern/%s", cluster),
+             *state_dir = mem_printf("/var/lib/postern/%s", cluster);
         bool ok = true;
 
         stop_pods(cluster, run_dir);

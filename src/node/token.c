@@ -11,11 +11,11 @@ enum { TOKEN_RETRY_MS = 2000, TOKENS_MAX = 16 };
 
 struct pod_token {
         struct pod_token *next;
-        struct pod *pod;                        /* NULL: the pod is gone, an answer is still to come */
+        struct pod *pod; /* NULL: the pod is gone, an answer is still to come */
         char *audience;
         int64_t expiration_s;
-        char *text;                             /* NULL: none yet */
-        char *error;                            /* why the last request failed */
+        char *text;  /* NULL: none yet */
+        char *error; /* why the last request failed */
         bool asking;
         struct loop_timer renew;
 };
@@ -83,8 +83,10 @@ static void token_ask(struct pod_token *t)
                 buf_json(&body, str_of(t->audience));
                 buf_cstr(&body, "],");
         }
-        buf_printf(&body, "\"expirationSeconds\":%lld,\"boundObjectRef\":{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"name\":\"%s\",\"uid\":\"%s\"}}}",
-                   (long long)t->expiration_s, p->name, p->uid);
+        buf_printf(
+                &body,
+                "\"expirationSeconds\":%lld,\"boundObjectRef\":{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"name\":\"%s\",\"uid\":\"%s\"}}}",
+                (long long)t->expiration_s, p->name, p->uid);
         t->asking = true;
         kube_request(p->node->client, "POST", buf_view(&path), STR("application/json"), buf_view(&body), on_token, t);
         buf_fini(&path);

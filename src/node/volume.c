@@ -35,7 +35,8 @@ static enum volume_kind kind_of(const struct pb_node *volume, struct str *name)
 
 static bool in_memory(const struct pb_node *volume, enum volume_kind k)
 {
-        return k == VOLUME_SECRET || k == VOLUME_PROJECTED || (k == VOLUME_EMPTY_DIR && str_eqc(spec_str(volume, "emptyDir.medium"), "Memory"));
+        return k == VOLUME_SECRET || k == VOLUME_PROJECTED ||
+               (k == VOLUME_EMPTY_DIR && str_eqc(spec_str(volume, "emptyDir.medium"), "Memory"));
 }
 
 static char *volume_dir(const struct volume_ctx *x, const struct pb_node *volume, enum volume_kind k)
@@ -149,8 +150,8 @@ static bool gather_downward(struct gather *g, const struct pb_node *source)
                 if (field)
                         ok = spec_field(g->pod, g->x->env, spec_str(field, "fieldPath"), &g->out.arena, &value);
                 else if (resource)
-                        ok = spec_resource(container_named(g->pod, spec_str(resource, "containerName")), g->x->env, spec_str(resource, "resource"),
-                                           spec_str(resource, "divisor"), &g->out.arena, &value);
+                        ok = spec_resource(container_named(g->pod, spec_str(resource, "containerName")), g->x->env,
+                                           spec_str(resource, "resource"), spec_str(resource, "divisor"), &g->out.arena, &value);
                 if (!ok) {
                         buf_printf(g->error, "item \"" STR_FMT "\" names no field that can be shown", STR_ARG(path));
                         return false;
@@ -263,7 +264,9 @@ static enum volume_result one_volume(const struct pb_node *pod, const struct pb_
         bool ok = false;
 
         if (k == VOLUME_UNKNOWN) {
-                buf_printf(error, STR_FMT " volumes are not offered by this node; use emptyDir, configMap, secret, downwardAPI or projected", STR_ARG(kind_name));
+                buf_printf(error,
+                           STR_FMT " volumes are not offered by this node; use emptyDir, configMap, secret, downwardAPI or projected",
+                           STR_ARG(kind_name));
                 return VOLUME_FAILED;
         }
         char *dir = volume_dir(x, volume, k);
@@ -306,7 +309,8 @@ enum volume_result volume_sync(const struct pb_node *pod, const struct volume_ct
                 struct buf why = BUF_INIT;
                 enum volume_result r = one_volume(pod, list->v[i], x, &why);
                 if (r == VOLUME_FAILED)
-                        buf_printf(error, "%svolume \"" STR_FMT "\": %s", error->n ? "; " : "", STR_ARG(spec_str(list->v[i], "name")), buf_z(&why));
+                        buf_printf(error, "%svolume \"" STR_FMT "\": %s", error->n ? "; " : "", STR_ARG(spec_str(list->v[i], "name")),
+                                   buf_z(&why));
                 buf_fini(&why);
                 if (r > all)
                         all = r;
@@ -326,11 +330,12 @@ static bool path_stays(struct str path)
         return true;
 }
 
-static bool one_mount(const struct pb_node *pod, const struct pb_node *m, const struct volume_ctx *x, const char *const *vars, size_t nvars, struct arena *a,
-                      struct oci_mount *out, struct spec_error *e)
+static bool one_mount(const struct pb_node *pod, const struct pb_node *m, const struct volume_ctx *x, const char *const *vars, size_t nvars,
+                      struct arena *a, struct oci_mount *out, struct spec_error *e)
 {
         const struct pb_node *volumes = spec_list(pod, "spec.volumes"), *volume = NULL;
-        struct str name = spec_str(m, "name"), to = spec_str(m, "mountPath"), sub = spec_str(m, "subPath"), expr = spec_str(m, "subPathExpr"), kind_name;
+        struct str name = spec_str(m, "name"), to = spec_str(m, "mountPath"), sub = spec_str(m, "subPath"),
+                   expr = spec_str(m, "subPathExpr"), kind_name;
 
         for (size_t i = 0; i < volumes->n; i++)
                 if (str_eq(spec_str(volumes->v[i], "name"), name))
@@ -343,7 +348,8 @@ static bool one_mount(const struct pb_node *pod, const struct pb_node *m, const 
         if (expr.n)
                 sub = spec_expand(expr, vars, nvars, a);
         if (!to.n || to.p[0] != '/' || (sub.n && sub.p[0] == '/') || !path_stays(to) || !path_stays(sub)) {
-                buf_printf(&e->text, "volumeMount \"" STR_FMT "\": mountPath must be absolute and subPath relative, both without \"..\"", STR_ARG(name));
+                buf_printf(&e->text, "volumeMount \"" STR_FMT "\": mountPath must be absolute and subPath relative, both without \"..\"",
+                           STR_ARG(name));
                 return false;
         }
         enum volume_kind k = kind_of(volume, &kind_name);
@@ -355,19 +361,22 @@ static bool one_mount(const struct pb_node *pod, const struct pb_node *m, const 
                         chmod(from.p, 0777);
                 /* A container can plant links in its own volume: what they lead to must still lie in it. */
                 if (!realpath(from.p, real) || !realpath(dir, root) || !str_starts(str_of(real), arena_printf(a, "%s/", root))) {
-                        buf_printf(&e->text, "volumeMount \"" STR_FMT "\": subPath \"" STR_FMT "\" is not in the volume", STR_ARG(name), STR_ARG(sub));
+                        buf_printf(&e->text, "volumeMount \"" STR_FMT "\": subPath \"" STR_FMT "\" is not in the volume", STR_ARG(name),
+                                   STR_ARG(sub));
                         free(dir);
                         return false;
                 }
                 from = arena_str(a, str_of(real));
         }
         free(dir);
-        *out = (struct oci_mount){ .to = arena_cstr(a, to), .from = from.p, .read_only = spec_bool(m, "readOnly", false) || k != VOLUME_EMPTY_DIR };
+        *out = (struct oci_mount){ .to = arena_cstr(a, to),
+                                   .from = from.p,
+                                   .read_only = spec_bool(m, "readOnly", false) || k != VOLUME_EMPTY_DIR };
         return true;
 }
 
-bool volume_mounts(const struct pb_node *pod, const struct pb_node *c, const struct volume_ctx *x, const char *const *vars, size_t nvars, struct arena *a,
-                   struct oci_mount **v, size_t *n, struct spec_error *e)
+bool volume_mounts(const struct pb_node *pod, const struct pb_node *c, const struct volume_ctx *x, const char *const *vars, size_t nvars,
+                   struct arena *a, struct oci_mount **v, size_t *n, struct spec_error *e)
 {
         const struct pb_node *list = spec_list(c, "volumeMounts");
         struct oci_mount *all = arena_alloc(a, (*n + list->n + 1) * sizeof(*all));

@@ -101,7 +101,7 @@ static void test_answers(void **state)
                 if (ldns_pkt_get_rcode(a) != t[i].rcode || ldns_pkt_ancount(a) != t[i].answers)
                         fail_msg("%s: rcode %d, %u answers", t[i].name, (int)ldns_pkt_get_rcode(a), ldns_pkt_ancount(a));
                 if (t[i].rcode != LDNS_RCODE_REFUSED && !t[i].answers)
-                        assert_int_equal(ldns_pkt_nscount(a), 1);       /* a denial carries the zone's SOA */
+                        assert_int_equal(ldns_pkt_nscount(a), 1); /* a denial carries the zone's SOA */
                 ldns_pkt_free(a);
         }
 }
@@ -134,17 +134,17 @@ static void test_not_ours(void **state)
         assert_int_equal(dns_answer(wire, n, &zone, false, &out), DNS_FORWARD);
         assert_int_equal(out.n, 0);
         assert_int_equal(dns_answer(wire, 11, &zone, false, &out), DNS_DROP);
-        wire[2] |= 0x80;                                                /* an answer: never answered, or two servers talk for ever */
+        wire[2] |= 0x80; /* an answer: never answered, or two servers talk for ever */
         assert_int_equal(dns_answer(wire, n, &zone, false, &out), DNS_DROP);
-        wire[2] = 0x28;                                                 /* opcode UPDATE */
+        wire[2] = 0x28; /* opcode UPDATE */
         assert_int_equal(dns_answer(wire, n, &zone, false, &out), DNS_ANSWER);
         assert_int_equal(out.p[3] & 15, LDNS_RCODE_NOTIMPL);
         out.n = 0;
         wire[2] = 1;
-        assert_int_equal(dns_answer(wire, n - 3, &zone, false, &out), DNS_ANSWER);      /* cut short */
+        assert_int_equal(dns_answer(wire, n - 3, &zone, false, &out), DNS_ANSWER); /* cut short */
         assert_int_equal(out.p[3] & 15, LDNS_RCODE_FORMERR);
         out.n = 0;
-        wire[5] = 2;                                                    /* two questions, of which one is there */
+        wire[5] = 2; /* two questions, of which one is there */
         assert_int_equal(dns_answer(wire, n, &zone, false, &out), DNS_ANSWER);
         assert_int_equal(out.p[3] & 15, LDNS_RCODE_FORMERR);
         buf_fini(&out);
@@ -154,14 +154,15 @@ static void test_not_ours(void **state)
 static void test_same_question(void **state)
 {
         uint8_t *a = NULL, *b = NULL, *c = NULL;
-        size_t na = query("a.test.", LDNS_RR_TYPE_A, 0, &a), nb = query("A.test.", LDNS_RR_TYPE_A, 1232, &b), nc = query("b.test.", LDNS_RR_TYPE_A, 0, &c);
+        size_t na = query("a.test.", LDNS_RR_TYPE_A, 0, &a), nb = query("A.test.", LDNS_RR_TYPE_A, 1232, &b),
+               nc = query("b.test.", LDNS_RR_TYPE_A, 0, &c);
 
         (void)state;
         b[2] |= 0x80;
         c[2] |= 0x80;
         assert_true(dns_same_question(a, na, b, nb));
         assert_false(dns_same_question(a, na, c, nc));
-        assert_false(dns_same_question(a, na, a, na));                  /* a query is no answer */
+        assert_false(dns_same_question(a, na, a, na)); /* a query is no answer */
         assert_false(dns_same_question(a, na, b, 5));
         free(a);
         free(b);
@@ -171,7 +172,10 @@ static void test_same_question(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_answers), cmocka_unit_test(test_long_answers), cmocka_unit_test(test_not_ours), cmocka_unit_test(test_same_question),
+                cmocka_unit_test(test_answers),
+                cmocka_unit_test(test_long_answers),
+                cmocka_unit_test(test_not_ours),
+                cmocka_unit_test(test_same_question),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -65,7 +65,8 @@ static void test_payload(void **state)
         uint64_t before = payload_hash(&p);
         payload_fini(&p);
 
-        /* The next content: one changed, one gone, one new. A reader that opened ..data before still sees the old one until it looks again. */
+        /* The next content: one changed, one gone, one new. A reader that opened ..data before still sees the old one until it looks again.
+         */
         payload_init(&p);
         assert_true(payload_add(&p, STR("a"), STR("one"), 0644));
         assert_true(payload_add(&p, STR("d"), STR("4"), 0644));
@@ -93,7 +94,11 @@ static void test_payload_paths(void **state)
 
 static void test_rootfs(void **state)
 {
-        struct rootfs_opts o = { .hostname = "h", .hosts = STR("127.0.0.1 localhost\n"), .resolv_conf = STR("nameserver 10.96.0.10\n"), .uid = 1000, .gid = 1000 };
+        struct rootfs_opts o = { .hostname = "h",
+                                 .hosts = STR("127.0.0.1 localhost\n"),
+                                 .resolv_conf = STR("nameserver 10.96.0.10\n"),
+                                 .uid = 1000,
+                                 .gid = 1000 };
         struct buf error = BUF_INIT;
         char *dir = make_dir(), *root = mem_printf("%s/root", dir), *passwd;
         struct stat st;
@@ -126,7 +131,7 @@ static void test_remove_links(void **state)
         assert_int_equal(rootfs_remove(dir), 0);
         assert_int_equal(access(victim, F_OK), 0);
         assert_int_equal(rootfs_remove(victim), 0);
-        assert_int_equal(rootfs_remove(victim), 0);     /* absent: fine */
+        assert_int_equal(rootfs_remove(victim), 0); /* absent: fine */
         free(dir);
         free(victim);
         free(link);
@@ -157,7 +162,7 @@ static void test_log(void **state)
         ctrlog_write(&l, CTRLOG_STDOUT, STR("\nunfinished"));
         ctrlog_close(&l);
         text = content(dir, "0.log");
-        assert_int_equal(lines(text, " stdout F "), 4);         /* one, two, the empty one, and the end of the long one */
+        assert_int_equal(lines(text, " stdout F "), 4); /* one, two, the empty one, and the end of the long one */
         assert_int_equal(lines(text, " stdout P "), 2);
         assert_int_equal(lines(text, " stderr F problem\n"), 1);
         struct str all = str_of(text), line;
@@ -200,8 +205,13 @@ static void test_log_rotation(void **state)
 
 static void test_log_records(void **state)
 {
-        static const char *const bad[] = { "", "x", "2026-11-24T06:05:00Z", "2026-11-24T06:05:00Z stdout", "2026-11-24T06:05:00Z stdin F x",
-                                           "2026-11-24T06:05:00Z stdout X x", "yesterday stdout F x" };
+        static const char *const bad[] = { "",
+                                           "x",
+                                           "2026-11-24T06:05:00Z",
+                                           "2026-11-24T06:05:00Z stdout",
+                                           "2026-11-24T06:05:00Z stdin F x",
+                                           "2026-11-24T06:05:00Z stdout X x",
+                                           "yesterday stdout F x" };
         struct ctrlog_record r;
 
         (void)state;
@@ -228,19 +238,19 @@ static void test_addresses(void **state)
         struct ipam m;
 
         (void)state;
-        assert_true(cidr_parse(&range, STR("10.9.0.0/28")));            /* 5 to 14: ten addresses */
+        assert_true(cidr_parse(&range, STR("10.9.0.0/28"))); /* 5 to 14: ten addresses */
         assert_true(ipam_init(&m, &range, path, &error));
         assert_int_equal(ipam_get(&m, STR("a"), &ip), 0);
         addr_ip_text(&ip, text);
         assert_string_equal(text, "10.9.0.5");
         assert_int_equal(ipam_get(&m, STR("b"), &ip), 0);
         ipam_free(&m, STR("a"));
-        assert_int_equal(ipam_get(&m, STR("c"), &ip), 0);               /* not the one just freed */
+        assert_int_equal(ipam_get(&m, STR("c"), &ip), 0); /* not the one just freed */
         addr_ip_text(&ip, text);
         assert_string_equal(text, "10.9.0.7");
         ipam_fini(&m);
 
-        assert_true(ipam_init(&m, &range, path, &error));               /* a restart remembers */
+        assert_true(ipam_init(&m, &range, path, &error)); /* a restart remembers */
         assert_int_equal(ipam_get(&m, STR("b"), &ip), 0);
         addr_ip_text(&ip, text);
         assert_string_equal(text, "10.9.0.6");

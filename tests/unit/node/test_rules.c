@@ -1,4 +1,5 @@
-/* The nftables scripts: their order and words. That the kernel takes them and that packets go where they should is shown by the system tests. */
+/* The nftables scripts: their order and words. That the kernel takes them and that packets go where they should is shown by the system
+ * tests. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -47,10 +48,12 @@ static void in_order(const char *text, const char *const *words, size_t n)
 static void test_defaults(void **state)
 {
         static const char *const words[] = {
-                "chain prerouting", "tcp dport { 15008, 15020, 15021, 15090 } return", "redirect to :15006",
-                "chain output", "ip saddr 127.0.0.6 return", "ip daddr != 127.0.0.1 meta l4proto tcp tcp dport != 15008 meta skuid 1337 redirect to :15006",
-                "meta skuid != 1337 return", "meta skuid 1337 return", "meta skgid 1337 return", "ip daddr 127.0.0.1 return", "ip6 daddr ::1 return",
-                "redirect to :15001",
+                "chain prerouting",          "tcp dport { 15008, 15020, 15021, 15090 } return",
+                "redirect to :15006",        "chain output",
+                "ip saddr 127.0.0.6 return", "ip daddr != 127.0.0.1 meta l4proto tcp tcp dport != 15008 meta skuid 1337 redirect to :15006",
+                "meta skuid != 1337 return", "meta skuid 1337 return",
+                "meta skgid 1337 return",    "ip daddr 127.0.0.1 return",
+                "ip6 daddr ::1 return",      "redirect to :15001",
         };
         struct annotation none[] = { { NULL, NULL } };
         struct buf b = BUF_INIT;
@@ -65,12 +68,21 @@ static void test_defaults(void **state)
 
 static void test_annotations(void **state)
 {
-        static const char *const words[] = { "iifname { \"eth1\" } return", "tcp dport { 80, 443 } redirect to :15006", "chain output",
-                                             "tcp dport { 5432 } return", "ip daddr 10.0.0.0/8 return", "ip6 daddr fd00::/8 return",
-                                             "tcp dport { 9000 } redirect to :15001", "ip daddr 192.0.2.0/24 meta l4proto tcp redirect to :15001" };
+        static const char *const words[] = { "iifname { \"eth1\" } return",
+                                             "tcp dport { 80, 443 } redirect to :15006",
+                                             "chain output",
+                                             "tcp dport { 5432 } return",
+                                             "ip daddr 10.0.0.0/8 return",
+                                             "ip6 daddr fd00::/8 return",
+                                             "tcp dport { 9000 } redirect to :15001",
+                                             "ip daddr 192.0.2.0/24 meta l4proto tcp redirect to :15001" };
         struct annotation a[] = {
-                { T "includeInboundPorts", "80, 443" },         { T "excludeOutboundPorts", "5432" }, { T "excludeOutboundIPRanges", "10.0.0.0/8,fd00::/8" },
-                { T "includeOutboundIPRanges", "192.0.2.0/24" }, { T "includeOutboundPorts", "9000" }, { T "excludeInterfaces", "eth1" },
+                { T "includeInboundPorts", "80, 443" },
+                { T "excludeOutboundPorts", "5432" },
+                { T "excludeOutboundIPRanges", "10.0.0.0/8,fd00::/8" },
+                { T "includeOutboundIPRanges", "192.0.2.0/24" },
+                { T "includeOutboundPorts", "9000" },
+                { T "excludeInterfaces", "eth1" },
                 { NULL, NULL },
         };
         struct annotation nothing_in[] = { { T "includeInboundPorts", "" }, { NULL, NULL } };
@@ -79,7 +91,7 @@ static void test_annotations(void **state)
         (void)state;
         script(a, &b);
         in_order(buf_z(&b), words, ARRAY_LEN(words));
-        assert_null(strstr(buf_z(&b), "  meta l4proto tcp redirect to :15001\n"));      /* not everything */
+        assert_null(strstr(buf_z(&b), "  meta l4proto tcp redirect to :15001\n")); /* not everything */
         b.n = 0;
         script(nothing_in, &b);
         assert_null(strstr(strstr(buf_z(&b), "chain prerouting"), "  meta l4proto tcp redirect to :15006"));
@@ -89,9 +101,14 @@ static void test_annotations(void **state)
 static void test_bad_annotations(void **state)
 {
         static const char *const bad[][2] = {
-                { T "includeInboundPorts", "http" },        { T "excludeInboundPorts", "0" },        { T "excludeOutboundPorts", "70000" },
-                { T "includeOutboundIPRanges", "10.0.0.0/40" }, { T "excludeOutboundIPRanges", "example.com" }, { T "excludeInterfaces", "a b; flush ruleset" },
-                { T "excludeInterfaces", "averylonginterfacename" }, { "sidecar.istio.io/interceptionMode", "TPROXY" },
+                { T "includeInboundPorts", "http" },
+                { T "excludeInboundPorts", "0" },
+                { T "excludeOutboundPorts", "70000" },
+                { T "includeOutboundIPRanges", "10.0.0.0/40" },
+                { T "excludeOutboundIPRanges", "example.com" },
+                { T "excludeInterfaces", "a b; flush ruleset" },
+                { T "excludeInterfaces", "averylonginterfacename" },
+                { "sidecar.istio.io/interceptionMode", "TPROXY" },
         };
 
         (void)state;
@@ -99,7 +116,7 @@ static void test_bad_annotations(void **state)
                 struct annotation a[] = { { bad[i][0], bad[i][1] }, { NULL, NULL } };
                 struct buf b = BUF_INIT, error = BUF_INIT;
                 assert_false(redirect_script(get, a, &b, &error));
-                assert_non_null(strstr(buf_z(&error), bad[i][0]));      /* it names the annotation */
+                assert_non_null(strstr(buf_z(&error), bad[i][0])); /* it names the annotation */
                 buf_fini(&b);
                 buf_fini(&error);
         }
@@ -133,8 +150,13 @@ static void test_services(void **state)
                 { .vip = at("10.96.0.22", 80) },
         };
         static const char *const words[] = {
-                "delete table ip postern_services", "numgen random mod 2 map { 0 : 10.244.0.5 . 8080, 1 : 10.244.0.6 . 8080 }", "meta l4proto udp dnat ip to jhash ip saddr mod 1",
-                "10.96.0.20 . tcp . 80 : goto port_0", "10.96.0.21 . udp . 53 : goto port_1", "10.244.0.5 . 10.244.0.5", "masquerade",
+                "delete table ip postern_services",
+                "numgen random mod 2 map { 0 : 10.244.0.5 . 8080, 1 : 10.244.0.6 . 8080 }",
+                "meta l4proto udp dnat ip to jhash ip saddr mod 1",
+                "10.96.0.20 . tcp . 80 : goto port_0",
+                "10.96.0.21 . udp . 53 : goto port_1",
+                "10.244.0.5 . 10.244.0.5",
+                "masquerade",
                 "ip daddr != 10.96.0.10 ip daddr 10.96.0.0/16 meta l4proto tcp reject with tcp reset",
         };
         struct cidr range;
@@ -144,7 +166,7 @@ static void test_services(void **state)
         assert_true(cidr_parse(&range, STR("10.96.0.0/16")));
         service_script(v, ARRAY_LEN(v), &range, &dns, &b);
         in_order(buf_z(&b), words, ARRAY_LEN(words));
-        assert_null(strstr(buf_z(&b), "10.96.0.22"));                   /* without endpoints: left to the refusal */
+        assert_null(strstr(buf_z(&b), "10.96.0.22")); /* without endpoints: left to the refusal */
         buf_fini(&b);
 }
 

@@ -29,10 +29,10 @@ static void test_quantity(void **state)
                 { "1k", true, 1000000 },
                 { "128Mi", true, 134217728000 },
                 { "1Gi", true, 1073741824000 },
-                { "1n", true, 1 },              /* rounded up */
+                { "1n", true, 1 }, /* rounded up */
                 { "1001u", true, 2 },
                 { "-1", true, -1000 },
-                { "9E", true, INT64_MAX },      /* clamped */
+                { "9E", true, INT64_MAX }, /* clamped */
                 { "99999999999999999999999999999999", false, 0 },
                 { "", false, 0 },
                 { "Mi", false, 0 },
@@ -56,9 +56,10 @@ static void test_expand(void **state)
 {
         static const char *const vars[] = { "A=1", "AB=two", "EMPTY=", "P=$(A)" };
         static const char *const t[][2] = {
-                { "plain", "plain" },          { "$(A)", "1" },      { "x$(A)y$(AB)z", "x1ytwoz" }, { "$(NONE)", "$(NONE)" },
-                { "$$(A)", "$(A)" },           { "$", "$" },         { "$(", "$(" },                { "$(A", "$(A" },
-                { "$(EMPTY)|", "|" },          { "$(P)", "$(A)" },   { "$$$$", "$$" },              { "$()", "$()" },
+                { "plain", "plain" },     { "$(A)", "1" },     { "x$(A)y$(AB)z", "x1ytwoz" },
+                { "$(NONE)", "$(NONE)" }, { "$$(A)", "$(A)" }, { "$", "$" },
+                { "$(", "$(" },           { "$(A", "$(A" },    { "$(EMPTY)|", "|" },
+                { "$(P)", "$(A)" },       { "$$$$", "$$" },    { "$()", "$()" },
         };
         struct arena a;
 
@@ -72,7 +73,7 @@ static void test_expand(void **state)
 static void test_base64(void **state)
 {
         static const struct {
-                const char *text, *want;        /* want NULL: refused */
+                const char *text, *want; /* want NULL: refused */
         } t[] = { { "", "" }, { "aGk=", "hi" }, { "aGkh", "hi!" }, { "aA==", "h" }, { "a*k=", NULL }, { "a", NULL }, { "a GI=", NULL } };
 
         (void)state;
@@ -139,8 +140,14 @@ static void world_init(struct world *w, struct spec_env *env)
         arena_init(&w->a, 0);
         w->configmap = json(&w->a, "{\"data\":{\"MODE\":\"fast\",\"level\":\"7\"}}");
         w->secret = json(&w->a, "{\"data\":{\"password\":\"aHVudGVyMg==\"}}");
-        *env = (struct spec_env){ .arg = w, .object = find_object, .services = services, .node_name = STR("n1"), .host_ip = STR("10.244.0.1"),
-                                  .pod_ip = STR("10.244.0.9"), .node_cpu_milli = 2000, .node_memory_bytes = 1 << 30 };
+        *env = (struct spec_env){ .arg = w,
+                                  .object = find_object,
+                                  .services = services,
+                                  .node_name = STR("n1"),
+                                  .host_ip = STR("10.244.0.1"),
+                                  .pod_ip = STR("10.244.0.9"),
+                                  .node_cpu_milli = 2000,
+                                  .node_memory_bytes = 1 << 30 };
 }
 
 static const char *variable(const struct oci_container *c, const char *name)
@@ -162,20 +169,25 @@ static void test_container(void **state)
 
         (void)state;
         world_init(&w, &env);
-        struct pb_node *pod = json(&w.a,
-                "{\"metadata\":{\"name\":\"web\",\"namespace\":\"shop\",\"uid\":\"u1\",\"labels\":{\"app\":\"web\",\"a.b/c\":\"d\"}},"
-                "\"spec\":{\"nodeName\":\"n1\",\"serviceAccountName\":\"sa\",\"securityContext\":{\"runAsUser\":5,\"fsGroup\":77,\"supplementalGroups\":[9]},"
-                "\"containers\":[{\"name\":\"c\",\"image\":\"x\",\"command\":[\"/bin/echo\",\"$(GREETING)\"],\"args\":[\"$(MODE)\",\"$$(MODE)\"],"
-                "\"workingDir\":\"/srv\",\"envFrom\":[{\"configMapRef\":{\"name\":\"settings\"}},{\"prefix\":\"P_\",\"configMapRef\":{\"name\":\"settings\"}},"
-                "{\"secretRef\":{\"name\":\"absent\",\"optional\":true}}],"
-                "\"env\":[{\"name\":\"WHO\",\"value\":\"you\"},{\"name\":\"GREETING\",\"value\":\"hi $(WHO)\"},"
-                "{\"name\":\"IP\",\"valueFrom\":{\"fieldRef\":{\"fieldPath\":\"status.podIP\"}}},"
-                "{\"name\":\"LABEL\",\"valueFrom\":{\"fieldRef\":{\"fieldPath\":\"metadata.labels['a.b/c']\"}}},"
-                "{\"name\":\"PASSWORD\",\"valueFrom\":{\"secretKeyRef\":{\"name\":\"keys\",\"key\":\"password\"}}},"
-                "{\"name\":\"CPUS\",\"valueFrom\":{\"resourceFieldRef\":{\"resource\":\"limits.cpu\"}}},"
-                "{\"name\":\"MEM\",\"valueFrom\":{\"resourceFieldRef\":{\"resource\":\"limits.memory\",\"divisor\":\"1Mi\"}}}],"
-                "\"resources\":{\"limits\":{\"cpu\":\"1500m\",\"memory\":\"64Mi\"},\"requests\":{\"cpu\":\"500m\"}},"
-                "\"securityContext\":{\"runAsUser\":6,\"readOnlyRootFilesystem\":true,\"capabilities\":{\"add\":[\"NET_ADMIN\"],\"drop\":[\"ALL\"]}}}]}}");
+        struct pb_node *pod = json(
+                &w.a, "{\"metadata\":{\"name\":\"web\",\"namespace\":\"shop\",\"uid\":\"u1\",\"labels\":{\"app\":\"web\",\"a.b/c\":\"d\"}},"
+                      "\"spec\":{\"nodeName\":\"n1\",\"serviceAccountName\":\"sa\",\"securityContext\":{\"runAsUser\":5,\"fsGroup\":77,"
+                      "\"supplementalGroups\":[9]},"
+                      "\"containers\":[{\"name\":\"c\",\"image\":\"x\",\"command\":[\"/bin/"
+                      "echo\",\"$(GREETING)\"],\"args\":[\"$(MODE)\",\"$$(MODE)\"],"
+                      "\"workingDir\":\"/"
+                      "srv\",\"envFrom\":[{\"configMapRef\":{\"name\":\"settings\"}},{\"prefix\":\"P_\",\"configMapRef\":{\"name\":"
+                      "\"settings\"}},"
+                      "{\"secretRef\":{\"name\":\"absent\",\"optional\":true}}],"
+                      "\"env\":[{\"name\":\"WHO\",\"value\":\"you\"},{\"name\":\"GREETING\",\"value\":\"hi $(WHO)\"},"
+                      "{\"name\":\"IP\",\"valueFrom\":{\"fieldRef\":{\"fieldPath\":\"status.podIP\"}}},"
+                      "{\"name\":\"LABEL\",\"valueFrom\":{\"fieldRef\":{\"fieldPath\":\"metadata.labels['a.b/c']\"}}},"
+                      "{\"name\":\"PASSWORD\",\"valueFrom\":{\"secretKeyRef\":{\"name\":\"keys\",\"key\":\"password\"}}},"
+                      "{\"name\":\"CPUS\",\"valueFrom\":{\"resourceFieldRef\":{\"resource\":\"limits.cpu\"}}},"
+                      "{\"name\":\"MEM\",\"valueFrom\":{\"resourceFieldRef\":{\"resource\":\"limits.memory\",\"divisor\":\"1Mi\"}}}],"
+                      "\"resources\":{\"limits\":{\"cpu\":\"1500m\",\"memory\":\"64Mi\"},\"requests\":{\"cpu\":\"500m\"}},"
+                      "\"securityContext\":{\"runAsUser\":6,\"readOnlyRootFilesystem\":true,\"capabilities\":{\"add\":[\"NET_ADMIN\"],"
+                      "\"drop\":[\"ALL\"]}}}]}}");
         if (!spec_container(pod, pb_get_path(pod, "spec.containers")->v[0], &env, &w.a, &c, &e))
                 fail_msg("%s", buf_z(&e.text));
         assert_int_equal(c.nargs, 4);
@@ -209,14 +221,19 @@ static void test_refusals(void **state)
         } t[] = {
                 { "{\"name\":\"c\",\"image\":\"nginx\"}", "set command" },
                 { "{\"name\":\"c\",\"command\":[\"x\"],\"securityContext\":{\"privileged\":true}}", "privileged is not offered" },
-                { "{\"name\":\"c\",\"command\":[\"x\"],\"securityContext\":{\"capabilities\":{\"add\":[\"SYS_ADMIN\"]}}}", "reaches beyond the pod" },
-                { "{\"name\":\"c\",\"command\":[\"x\"],\"securityContext\":{\"capabilities\":{\"add\":[\"FLY\"]}}}", "is not a capability" },
+                { "{\"name\":\"c\",\"command\":[\"x\"],\"securityContext\":{\"capabilities\":{\"add\":[\"SYS_ADMIN\"]}}}",
+                  "reaches beyond the pod" },
+                { "{\"name\":\"c\",\"command\":[\"x\"],\"securityContext\":{\"capabilities\":{\"add\":[\"FLY\"]}}}",
+                  "is not a capability" },
                 { "{\"name\":\"c\",\"command\":[\"x\"],\"securityContext\":{\"runAsNonRoot\":true}}", "set securityContext.runAsUser" },
-                { "{\"name\":\"c\",\"command\":[\"x\"],\"env\":[{\"name\":\"V\",\"valueFrom\":{\"configMapKeyRef\":{\"name\":\"no\",\"key\":\"k\"}}}]}",
+                { "{\"name\":\"c\",\"command\":[\"x\"],\"env\":[{\"name\":\"V\",\"valueFrom\":{\"configMapKeyRef\":{\"name\":\"no\","
+                  "\"key\":\"k\"}}}]}",
                   "configmap \"no\" not found" },
-                { "{\"name\":\"c\",\"command\":[\"x\"],\"env\":[{\"name\":\"V\",\"valueFrom\":{\"secretKeyRef\":{\"name\":\"keys\",\"key\":\"k\"}}}]}",
+                { "{\"name\":\"c\",\"command\":[\"x\"],\"env\":[{\"name\":\"V\",\"valueFrom\":{\"secretKeyRef\":{\"name\":\"keys\",\"key\":"
+                  "\"k\"}}}]}",
                   "couldn't find key k in Secret keys" },
-                { "{\"name\":\"c\",\"command\":[\"x\"],\"env\":[{\"name\":\"V\",\"valueFrom\":{\"fieldRef\":{\"fieldPath\":\"spec.volumes\"}}}]}",
+                { "{\"name\":\"c\",\"command\":[\"x\"],\"env\":[{\"name\":\"V\",\"valueFrom\":{\"fieldRef\":{\"fieldPath\":\"spec."
+                  "volumes\"}}}]}",
                   "fieldPath \"spec.volumes\" is not supported" },
                 { "{\"name\":\"c\",\"command\":[\"x\"],\"env\":[{\"name\":\"A=B\",\"value\":\"\"}]}", "cannot name a variable" },
                 { "{\"name\":\"c\",\"command\":[\"x\"],\"resources\":{\"limits\":{\"memory\":\"lots\"}}}", "is not a quantity" },
@@ -244,7 +261,7 @@ static void test_refusals(void **state)
 static void test_unsupported(void **state)
 {
         static const struct {
-                const char *pod, *says;         /* says NULL: fine */
+                const char *pod, *says; /* says NULL: fine */
         } t[] = {
                 { "{\"spec\":{\"containers\":[{\"name\":\"c\"}]}}", NULL },
                 { "{\"spec\":{\"hostNetwork\":true}}", "spec.hostNetwork" },
@@ -268,10 +285,25 @@ static void test_unsupported(void **state)
 /* The configuration must be JSON whatever the strings hold. */
 static void test_config(void **state)
 {
-        static const char *const args[] = { "sh", "-c", "echo \"a\\b\"\n\x01 \xff" }, *const env[] = { "Q=\"" }, *const caps[] = { "CAP_NET_RAW" };
+        static const char *const args[] = { "sh", "-c", "echo \"a\\b\"\n\x01 \xff" }, *const env[] = { "Q=\"" },
+                                 *const caps[] = { "CAP_NET_RAW" };
         static const struct oci_mount mounts[] = { { "/a b", "/x\"y", true } };
-        struct oci_container c = { .rootfs = "/r", .hostname = "h", .netns_path = "/run/netns/x", .cgroup = "/postern/a", .args = args, .nargs = 3, .env = env, .nenv = 1,
-                                   .cwd = "/", .uid = 1000, .caps = caps, .ncaps = 1, .mounts = mounts, .nmounts = 1, .memory_bytes = 1 << 26, .cpu_quota_us = 50000 };
+        struct oci_container c = { .rootfs = "/r",
+                                   .hostname = "h",
+                                   .netns_path = "/run/netns/x",
+                                   .cgroup = "/postern/a",
+                                   .args = args,
+                                   .nargs = 3,
+                                   .env = env,
+                                   .nenv = 1,
+                                   .cwd = "/",
+                                   .uid = 1000,
+                                   .caps = caps,
+                                   .ncaps = 1,
+                                   .mounts = mounts,
+                                   .nmounts = 1,
+                                   .memory_bytes = 1 << 26,
+                                   .cpu_quota_us = 50000 };
         struct buf b = BUF_INIT;
         struct pb_node *root = NULL;
         struct arena a;
@@ -294,8 +326,8 @@ static void test_config(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_quantity),    cmocka_unit_test(test_expand),      cmocka_unit_test(test_base64),
-                cmocka_unit_test(test_capability),  cmocka_unit_test(test_container),   cmocka_unit_test(test_refusals),
+                cmocka_unit_test(test_quantity),    cmocka_unit_test(test_expand),    cmocka_unit_test(test_base64),
+                cmocka_unit_test(test_capability),  cmocka_unit_test(test_container), cmocka_unit_test(test_refusals),
                 cmocka_unit_test(test_unsupported), cmocka_unit_test(test_config),
         };
 
