@@ -136,6 +136,7 @@ VOLATILE = (
     (re.compile(r"(?im)^(date): [^\r\n]*"), r"\1: D"),
     (re.compile(r"(?im)^(x-request-id): [0-9a-f-]{36}"), r"\1: U"),
     (re.compile(r"(?im)^(x-envoy-upstream-service-time): \d+"), r"\1: N"),
+    (re.compile(r"(?im)^(x-envoy-expected-rq-timeout-ms): 14[5-9]\d\d"), r"\1: 15000"),        # less what a retry took
     (re.compile(r"(?im)^(x-forwarded-port): \d+"), r"\1: P"),
     (re.compile(r"127\.0\.0\.1:\d+"), "H:P"),
 )

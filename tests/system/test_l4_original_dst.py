@@ -26,7 +26,11 @@ def serve(ip, port, name):
     s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind((ip, port)); s.listen(16)
     def run():
         while True:
-            c, _ = s.accept(); c.sendall(name.encode()); c.close()
+            c, _ = s.accept(); c.settimeout(3); c.sendall(name.encode()); c.shutdown(socket.SHUT_WR)
+            try:        # what came in must be read, or closing would reset the connection and take the answer with it
+                while c.recv(4096): pass
+            except OSError: pass
+            c.close()
     threading.Thread(target=run, daemon=True).start()
 for spec in sys.argv[1:]:
     ip, port, name = spec.split("/"); serve(ip, int(port), name)
@@ -41,7 +45,7 @@ for spec in sys.argv[1:]:
     try:
         s = socket.create_connection((ip, int(port)), 3); s.settimeout(3)
         if data: s.sendall(bytes.fromhex(data))
-        print(s.recv(100).decode() or "closed")
+        print(s.recv(100).decode() or "closed"); s.close()
     except OSError as e:
         print(type(e).__name__)
 """
