@@ -11,6 +11,7 @@
 #include "envoy/type.pb-c.h"
 #include "google/any.pb-c.h"
 #include "google/wrappers.pb-c.h"
+#include "proxy/cluster_manager.h"
 #include "proxy/ext.h"
 #include "proxy/hcm_options.h"
 #include "proxy/listener.h"
@@ -296,6 +297,31 @@ static void filters(struct filter_build *b, struct hcm_config *c, hcm_proto *p)
         }
 }
 
+struct cluster_check {
+        struct filter_build *b;
+        struct diag_at at;
+};
+
+static void check_cluster(void *arg, struct str cluster, const struct route *r)
+{
+        struct cluster_check *c = arg;
+        struct cluster_manager *m = c->b->server->clusters;
+
+        if (cluster_manager_get(m, cluster) || strmap_get(cluster_manager_warming(m), cluster))
+                return;
+        diag_add(c->b->diags, DIAG_ERROR, NULL, &c->at, "virtual host \"" STR_FMT "\": route: unknown cluster '" STR_FMT "'",
+                 STR_ARG(r->vhost->name), STR_ARG(cluster));
+}
+
+/* Inline routes name clusters that exist (validate_clusters, whose default they are for). */
+static void check_clusters(struct filter_build *b, const struct route_table *t, const struct diag_at *at)
+{
+        struct cluster_check c = { b, *at };
+
+        if (!t->validate_clusters_set || t->validate_clusters)
+                route_table_each_cluster(t, check_cluster, &c);
+}
+
 static void routes(struct filter_build *b, struct hcm_config *c, hcm_proto *p)
 {
         struct diag_at here;
@@ -310,6 +336,8 @@ static void routes(struct filter_build *b, struct hcm_config *c, hcm_proto *p)
         case XDS__HTTP_CONNECTION_MANAGER__ROUTE_SPECIFIER_ROUTE_CONFIG:
                 here = filter_path(b, ".route_config");
                 c->table = route_table_build(b->server, p->route_config, &here, b->diags);
+                if (c->table)
+                        check_clusters(b, c->table, &here);
                 break;
         case XDS__HTTP_CONNECTION_MANAGER__ROUTE_SPECIFIER_SCOPED_ROUTES:
                 refuse(b, true, "scoped_routes");
