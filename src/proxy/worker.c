@@ -7,6 +7,7 @@
 #include "proxy/cluster_manager.h"
 #include "proxy/cluster_private.h"
 #include "proxy/listener.h"
+#include "proxy/match.h"
 #include "proxy/pipe_pool.h"
 #include "proxy/rds.h"
 #include "proxy/server.h"
@@ -52,6 +53,8 @@ static void *worker_main(void *arg)
         loop_run(w->loop);
         for (unsigned i = 0; i < 8; i++)        /* what was deferred by the teardown */
                 loop_turn(w->loop, 0);
+        http_thread_fini();
+        regex_thread_fini();
         chain_thread_fini();
         return NULL;
 }
