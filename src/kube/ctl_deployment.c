@@ -385,10 +385,13 @@ static void renew_revision(struct rollout *r)
 static void scale_old_down(struct rollout *r)
 {
         int64_t fresh_down = r->fresh ? spec_replicas(r->fresh) - kube_int(r->fresh->node, "status.availableReplicas", 0) : 0;
-        int64_t min_available = r->want - r->unavailable, may = total(r, false) - min_available - fresh_down;
+        int64_t min_available = r->want - r->unavailable, may;
 
         if (fresh_down < 0)
                 fresh_down = 0;
+        may = total(r, false) - min_available - fresh_down;
+        if (may <= 0)
+                return;                                 /* what statuses still call available may be on its way out already */
         /* First the pods of old versions that are of no use anyway. */
         for (size_t i = 0; i < r->n && may > 0; i++) {
                 struct kobj *rs = r->rs[i];

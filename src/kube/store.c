@@ -331,7 +331,7 @@ static bool exec(struct kube_store *s, const char *sql)
 }
 
 /* Takes back everything since the last commit, in memory and in the database. */
-static void roll_back(struct kube_store *s)
+void kube_store_roll_back(struct kube_store *s)
 {
         exec(s, "ROLLBACK");
         while (s->head > s->committed) {
@@ -346,6 +346,14 @@ static void roll_back(struct kube_store *s)
         s->rv = s->committed_rv;
         s->pending = false;
         s->rollbacks++;
+}
+
+void kube_store_limit_pages(struct kube_store *s, unsigned pages)
+{
+        char sql[64];
+
+        snprintf(sql, sizeof(sql), "PRAGMA max_page_count=%u", pages);
+        exec(s, sql);
 }
 
 static bool begin(struct kube_store *s)
@@ -410,6 +418,7 @@ struct kobj *kube_store_put(struct kube_store *s, unsigned bucket, struct str ns
         bind_str(s->put, 5, o->rest);
         if (!run(s, s->put, "cannot write to the store")) {
                 kobj_unref(o);
+                kube_store_roll_back(s);                /* SQLite may have done so itself: the whole turn is void */
                 return NULL;
         }
         struct kobj *before = kobj_ref(kube_store_get(s, bucket, ns, name));
@@ -431,6 +440,7 @@ struct kobj *kube_store_delete(struct kube_store *s, unsigned bucket, struct str
         bind_key(s->del, bucket, before->ns, before->name);
         if (!run(s, s->del, "cannot write to the store")) {
                 kobj_unref(before);
+                kube_store_roll_back(s);
                 return NULL;
         }
         struct arena tmp;
@@ -452,12 +462,12 @@ int kube_store_commit(struct kube_store *s)
                 return 0;
         sqlite3_bind_int64(s->set_rv, 1, (sqlite3_int64)s->rv);
         if (!run(s, s->set_rv, "cannot write to the store")) {
-                roll_back(s);
+                kube_store_roll_back(s);
                 return -1;
         }
         if (!exec(s, "COMMIT")) {
                 db_failed(s, "cannot write to the store");
-                roll_back(s);
+                kube_store_roll_back(s);
                 return -1;
         }
         s->pending = false;

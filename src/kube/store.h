@@ -71,7 +71,11 @@ struct kobj *kube_store_delete(struct kube_store *s, unsigned bucket, struct str
 
 /* 0, or -1 when the transaction was rolled back. */
 int kube_store_commit(struct kube_store *s);
+/* Takes back what is pending. */
+void kube_store_roll_back(struct kube_store *s);
 bool kube_store_pending(const struct kube_store *s);
+/* The database may grow to so many pages: for tests of a full disk. */
+void kube_store_limit_pages(struct kube_store *s, unsigned pages);
 /* Grows with every roll-back: whoever waits for a commit compares it with its value at the time of the write. */
 unsigned kube_store_rollbacks(const struct kube_store *s);
 const char *kube_store_error(const struct kube_store *s);       /* "the disk is full …" */
