@@ -228,7 +228,7 @@ static void ctr_gates(struct ctr *c)
         const struct pb_node *spec = ctr_spec(c);
 
         c->started = c->started || !pb_get(spec, "startupProbe");
-        c->ready = c->started && !pb_get(spec, "readinessProbe");
+        c->ready = c->started && (c->ready || !pb_get(spec, "readinessProbe"));
         if (!c->started) {
                 probe_start(c, PROBE_STARTUP);
                 return;
@@ -675,7 +675,11 @@ void ctr_adopt(struct ctr *c)
         c->dir = ctr_run_dir(c, c->attempt);
         ctr_adopt_last(c);
         shim_status_read(c->dir, &st);
-        c->started = spec_bool(api, "started", false);
+        /* what was ready stays so until a probe says no: the death of a node must not take an endpoint away */
+        if (c->attempt == (unsigned)spec_int(api, "restartCount", 0)) {
+                c->started = spec_bool(api, "started", false);
+                c->ready = spec_bool(api, "ready", false);
+        }
         if (!st.finished && !st.error && shim_alive(c->dir) && ctr_watch(c)) {
                 ctr_running(c, &st, true);
                 LOG(LOG_INFO, "node", "%s/%s: container %s runs on", c->pod->ns, c->pod->name, c->name);
