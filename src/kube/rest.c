@@ -106,7 +106,16 @@ static bool check_type(struct kube_req *r, struct pb_node *o)
 /* What is stored carries the storage version's apiVersion. */
 static void to_storage(struct kube_req *r, struct pb_node *o)
 {
+        static const char *const omitted[] = { "labels", "annotations", "finalizers", "ownerReferences" };     /* when empty */
         const struct kube_resource *st = kube_bucket_resource(r->res->bucket_id);
+        struct pb_node *meta = pb_get(o, "metadata");
+
+        for (size_t i = 0; i < ARRAY_LEN(omitted); i++) {
+                const struct pb_node *v = pb_get(meta, omitted[i]);
+
+                if (v && (v->kind == PB_MAP || v->kind == PB_LIST) && !v->n)
+                        pb_del(meta, omitted[i]);
+        }
 
         pb_put_str(r->a, o, "apiVersion", str_of(kube_api_version(st)));
         pb_put_str(r->a, o, "kind", str_of(st->kind));

@@ -250,6 +250,10 @@ static void on_head(struct http_stream *stream, void *arg, struct http_head *m, 
                 fail(c);
         } else if (!authenticate(c, l, m) || !kube_req_prepare(&c->r)) {
                 fail(c);
+        } else if (m->content_length > KUBE_BODY_MAX_BYTES) {
+                kube_req_error(&c->r, 413, "RequestEntityTooLarge", "the request's body is larger than %d bytes, which is the most this server takes",
+                               KUBE_BODY_MAX_BYTES);
+                fail(c);
         } else if (kube_req_is_watch(&c->r)) {
                 kube_watch_start(c);
         } else if (kube_req_is_proxy(&c->r)) {

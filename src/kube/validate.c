@@ -347,13 +347,21 @@ static void custom_shape(const struct kube_resource *res, struct pb_node *o, str
         }
 }
 
+/* Kubernetes' words, and behind them what was probably meant. */
+static struct str unknown_field(const struct diag *g, struct arena *a)
+{
+        ptrdiff_t hint = str_find(g->text, STR(" (did you mean"));
+
+        return arena_printf(a, "unknown field \"" STR_FMT "\"" STR_FMT, STR_ARG(g->path), STR_ARG(hint < 0 ? STR("") : str_sub(g->text, (size_t)hint, g->text.n)));
+}
+
 static void strict_error(struct kube_req *r, const struct diags *d)
 {
         struct buf b = BUF_INIT;
 
         for (size_t i = 0; i < d->n; i++)
                 if (d->v[i].severity == DIAG_WARNING)
-                        buf_printf(&b, "%sunknown field \"" STR_FMT "\"", b.n ? ", " : "", STR_ARG(d->v[i].path));
+                        buf_printf(&b, "%s" STR_FMT, b.n ? ", " : "", STR_ARG(unknown_field(&d->v[i], r->a)));
         kube_req_error(r, 400, "BadRequest", "strict decoding error: " STR_FMT, STR_ARG(buf_view(&b)));
         buf_fini(&b);
 }
@@ -409,7 +417,7 @@ bool kube_validate_shape(struct kube_req *r, const struct kube_resource *res, st
         } else if (unknown) {
                 for (size_t i = 0; i < d.n; i++)
                         if (!str_eqc(how, "Ignore"))
-                                kube_req_warn(r, "unknown field \"" STR_FMT "\"", STR_ARG(d.v[i].path));
+                                kube_req_warn(r, STR_FMT, STR_ARG(unknown_field(&d.v[i], r->a)));
                 kube_prune(o, res);
         }
         diags_fini(&d);
