@@ -252,6 +252,22 @@ bool kubeconfig_merge(struct str path, const struct kubeconfig_entry *e, struct 
         return ok;
 }
 
+bool kubeconfig_check(struct str path, struct diags *d)
+{
+        struct arena a;
+        char *l;
+
+        make_folder(path);
+        if (!lock(path, &l, d))
+                return false;
+        arena_init(&a, 0);
+        bool ok = load(path, &a, false, d) != NULL;
+
+        arena_fini(&a);
+        unlock(l);
+        return ok;
+}
+
 bool kubeconfig_write_single(struct str path, const struct kubeconfig_entry *e, struct diags *d)
 {
         struct arena a;

@@ -18,6 +18,9 @@ struct str kubeconfig_path(struct arena *a);
  * diagnostic when the file cannot be read, understood or written. */
 bool kubeconfig_merge(struct str path, const struct kubeconfig_entry *e, struct diags *d);
 
+/* Whether kubeconfig_merge() is going to work: the file is a kubeconfig or missing, and its folder can be written to. */
+bool kubeconfig_check(struct str path, struct diags *d);
+
 /* Removes the entry from every file of $KUBECONFIG (or the default one). When it was the current context, none is afterwards. */
 bool kubeconfig_remove(struct str name, struct diags *d);
 

@@ -211,14 +211,26 @@ static int check_kubeconfig(struct cluster *c, const char *file)
 {
         struct str path = file ? arena_str(&c->arena, str_of(file)) : kubeconfig_path(&c->arena);
         struct stat st;
+        struct diags d;
+        int rc = CMD_OK;
 
-        if (stat(path.p, &st) < 0)
-                return CMD_OK;
-        if (S_ISDIR(st.st_mode))
+        bool exists = stat(path.p, &st) == 0;
+
+        if (exists && S_ISDIR(st.st_mode))
                 return cmd_error("%s is a folder, not a kubeconfig; give another file by --kubeconfig or $KUBECONFIG", path.p);
-        if (access(path.p, W_OK) < 0)
+        if (exists && access(path.p, W_OK) < 0)
                 return cmd_error("%s: %s; give another file by --kubeconfig or $KUBECONFIG", path.p, strerror(errno));
-        return CMD_OK;
+        diags_init(&d);
+        if (!kubeconfig_check(path, &d)) {
+                struct buf b = BUF_INIT;
+
+                diags_format(&d, &b);
+                rc = cmd_error("the kubeconfig could not be written; nothing was started. Give another file by --kubeconfig or $KUBECONFIG");
+                fwrite(b.p, 1, b.n, stderr);
+                buf_fini(&b);
+        }
+        diags_fini(&d);
+        return rc;
 }
 
 int up_cluster(const struct up_opts *o)
