@@ -19,7 +19,18 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TICK = os.sysconf("SC_CLK_TCK")
-HTTP, H2, PASS, UP_HTTP, UP_TLS, ADMIN = 21080, 21082, 21443, 22080, 22443, 21900
+
+
+def free_ports(n):
+    """Nothing else may listen there: with SO_REUSEPORT a forgotten proxy would take a share of the load."""
+    socks = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
+    ports = [s.getsockname()[1] for s in socks]
+    for s in socks:
+        s.close()
+    return ports
+
+
+HTTP, H2, PASS, UP_HTTP, UP_TLS, ADMIN = free_ports(6)
 PROXY_CPU, LOAD_CPU = "0", "1"
 
 
@@ -32,15 +43,13 @@ def find(*names):
 
 
 def tree(pid):
-    """A process and all its descendants."""
-    out, todo = [], [pid]
-    while todo:
-        p = todo.pop()
-        out.append(p)
+    """The processes of the session that spawn() began with pid: nginx's workers outlive their master, and some kernels list no children."""
+    out = []
+    for p in filter(str.isdigit, os.listdir("/proc")):
         try:
-            for t in os.listdir(f"/proc/{p}/task"):
-                with open(f"/proc/{p}/task/{t}/children") as f:
-                    todo += map(int, f.read().split())
+            with open(f"/proc/{p}/stat") as f:
+                if int(f.read().rpartition(")")[2].split()[3]) == pid:
+                    out.append(int(p))
         except OSError:
             pass
     return out
@@ -315,14 +324,14 @@ class Bench:
         return p
 
     def stop(self, p):
-        pids = tree(p.pid)
-        for pid in reversed(pids):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except OSError:
-                pass
-        p.wait()
-        while any(os.path.exists(f"/proc/{pid}") for pid in pids):      # the next one must not meet this one's sockets
+        """All of them, again until none is left: a master may have replaced a worker that was killed before it."""
+        while pids := tree(p.pid):
+            for pid in pids:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except OSError:
+                    pass
+            p.poll()
             time.sleep(0.002)
 
     def __enter__(self):
@@ -413,7 +422,7 @@ def idle_http(b, p, n):
 
 
 def idle_passthrough(b, p, n):
-    ctx = ssl.create_default_context(cafile=f"{b.dir}/cert.pem")
+    ctx = ssl._create_unverified_context()         # the upstream's certificate is not what is measured
     base, socks = pss_kib(p.pid), []
     for _ in range(n):
         s = ctx.wrap_socket(socket.create_connection(("127.0.0.1", PASS), 5), server_hostname="example.com")
