@@ -1,6 +1,6 @@
 #include "base/clock.h"
 
-#include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 static uint64_t ns_of(clockid_t id)
@@ -38,16 +38,31 @@ int64_t clock_real_s(void)
 
 size_t clock_rfc3339(uint64_t real_us, unsigned frac, char *out)
 {
+        /* The second of the line before, which in a busy log is mostly that of this one. */
+        static _Thread_local struct {
+                time_t t;
+                size_t n;
+                char text[32];
+        } last;
         time_t t = (time_t)(real_us / 1000000);
-        struct tm tm;
 
-        gmtime_r(&t, &tm);
-        size_t n = strftime(out, 32, "%Y-%m-%dT%H:%M:%S", &tm);
+        if (!last.n || last.t != t) {
+                struct tm tm;
+
+                gmtime_r(&t, &tm);
+                last.n = strftime(last.text, sizeof(last.text), "%Y-%m-%dT%H:%M:%S", &tm);
+                last.t = t;
+        }
+        size_t n = last.n;
+
+        memcpy(out, last.text, n);
 
         if (frac) {
-                char us[16];
+                char us[] = "000000000";
+                unsigned v = (unsigned)(real_us % 1000000);
 
-                snprintf(us, sizeof(us), "%06u000", (unsigned)(real_us % 1000000));
+                for (unsigned i = 6; i--; v /= 10)
+                        us[i] = (char)('0' + v % 10);
                 if (frac > 9)
                         frac = 9;
                 out[n++] = '.';

@@ -111,15 +111,41 @@ static size_t unix_text(const struct addr *a, char *out)
         return n;
 }
 
+static char *put_decimal(char *p, unsigned v)
+{
+        char t[10];
+        unsigned n = 0;
+
+        do
+                t[n++] = (char)('0' + v % 10);
+        while (v /= 10);
+        while (n)
+                *p++ = t[--n];
+        return p;
+}
+
+/* Every access log line has several of these; inet_ntop() goes by way of printf. */
+static size_t v4_text(const uint8_t ip[4], char *out)
+{
+        char *p = out;
+
+        for (unsigned i = 0; i < 4; i++) {
+                if (i)
+                        *p++ = '.';
+                p = put_decimal(p, ip[i]);
+        }
+        *p = '\0';
+        return (size_t)(p - out);
+}
+
 size_t addr_ip_text(const struct addr *a, char out[ADDR_TEXT_MAX])
 {
         if (a->len && a->sa.sa_family == AF_INET) {
-                inet_ntop(AF_INET, &a->v4.sin_addr, out, ADDR_TEXT_MAX);
+                return v4_text((const uint8_t *)&a->v4.sin_addr, out);
         } else if (a->len && a->sa.sa_family == AF_INET6) {
                 if (IN6_IS_ADDR_V4MAPPED(&a->v6.sin6_addr))
-                        inet_ntop(AF_INET, a->v6.sin6_addr.s6_addr + 12, out, ADDR_TEXT_MAX);
-                else
-                        inet_ntop(AF_INET6, &a->v6.sin6_addr, out, ADDR_TEXT_MAX);
+                        return v4_text(a->v6.sin6_addr.s6_addr + 12, out);
+                inet_ntop(AF_INET6, &a->v6.sin6_addr, out, ADDR_TEXT_MAX);
         } else if (a->len && a->sa.sa_family == AF_UNIX) {
                 return unix_text(a, out);
         } else {
@@ -143,7 +169,11 @@ size_t addr_text(const struct addr *a, char out[ADDR_TEXT_MAX])
         } else {
                 n = addr_ip_text(a, out);
         }
-        return n + (size_t)snprintf(out + n, ADDR_TEXT_MAX - n, ":%u", addr_port(a));
+        out[n++] = ':';
+        char *end = put_decimal(out + n, addr_port(a));
+
+        *end = '\0';
+        return (size_t)(end - out);
 }
 
 /* The 16 bytes of the IPv6 form; false: not an IP address. */

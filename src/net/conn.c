@@ -122,20 +122,11 @@ static void keep_peer(struct conn *c, const struct addr *a)
 
 /* ---- establishing ---- */
 
-static void unwatch_close(struct conn *c)
-{
-        int fd = c->watch.fd;
-
-        loop_unwatch(c->loop, &c->watch);
-        if (fd >= 0)
-                close(fd);
-}
-
 static void fail(struct conn *c, int err)
 {
         c->state = CONN_FAILED;
         c->err = err;
-        unwatch_close(c);
+        loop_unwatch_close(c->loop, &c->watch);
         if (c->setup)
                 loop_timer_stop(c->loop, &c->setup->timer);
         if (c->ops->on_connect)
@@ -212,9 +203,9 @@ static void start_tls(struct conn *c)
         handshake(c);
 }
 
-static void connected(struct conn *c)
+static void connected(struct conn *c, bool in_doubt)
 {
-        int err = sock_error(c->watch.fd);
+        int err = in_doubt ? sock_error(c->watch.fd) : 0;
 
         if (err)
                 fail(c, err);
@@ -348,7 +339,7 @@ static void on_event(struct loop_watch *w, unsigned ready)
                         return;
                 c->raw_readable = true;
                 c->raw_end = ready & (LOOP_READ_END | LOOP_HUP);
-                connected(c);
+                connected(c, ready & LOOP_HUP);         /* writable and no error: there is nothing to ask for */
                 if (ready & LOOP_READ)
                         call_readable(c);
                 return;
@@ -627,7 +618,7 @@ enum io_result conn_shutdown_write(struct conn *c)
 static void finish(struct conn *c)
 {
         c->state = CONN_CLOSED;
-        unwatch_close(c);
+        loop_unwatch_close(c->loop, &c->watch);
         setup_free(c);
         loop_defer(c->loop, &c->task);
 }

@@ -208,6 +208,19 @@ void loop_unwatch(struct loop *l, struct loop_watch *w)
         w->fd = -1;
 }
 
+void loop_unwatch_close(struct loop *l, struct loop_watch *w)
+{
+        int fd = w->fd;
+
+        if (fd < 0)
+                return;
+        /* Should a child between fork(2) and exec(2) hold a copy of it, its events are dropped by their generation. */
+        if (w->fn && (size_t)fd < l->nby_fd && l->by_fd[fd] == w)
+                l->by_fd[fd] = NULL;
+        w->fd = -1;
+        close(fd);
+}
+
 /* ---- timers ---- */
 
 void loop_timer_arm(struct loop *l, struct loop_timer *t, uint64_t ms)

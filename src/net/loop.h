@@ -54,6 +54,8 @@ uint64_t loop_now_us(const struct loop *l);
 int loop_watch(struct loop *l, struct loop_watch *w, int fd, unsigned want, void (*fn)(struct loop_watch *, unsigned), void *arg);
 int loop_watch_change(struct loop *l, struct loop_watch *w, unsigned want);
 void loop_unwatch(struct loop *l, struct loop_watch *w);        /* does not close the fd; harmless when not registered */
+/* Closes the fd too. epoll(7) lets go of it by itself then, which saves a system call; not for an fd of which there is a duplicate. */
+void loop_unwatch_close(struct loop *l, struct loop_watch *w);
 
 /* Arms, or moves, the timer: fires once, no earlier than `ms` from now (granularity 1 ms up to 1 s, coarser beyond: at most 1 %
  * late). Re-arming to a later time is O(1) and touches nothing: use it for idle timeouts on every request. */

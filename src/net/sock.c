@@ -43,6 +43,8 @@ static int listen_options(int fd, const struct addr *a, const struct sock_listen
         if (a->sa.sa_family == AF_UNIX)
                 return 0;
         r = set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+        if (r == 0)                             /* what accept(2) returns inherits it */
+                r = set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
         if (r == 0 && o->reuse_port)
                 r = set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
         if (r == 0 && v6)
@@ -92,8 +94,6 @@ int sock_accept(int lfd, struct addr *peer)
         } while (fd < 0 && (errno == EINTR || errno == ECONNABORTED));
         if (fd < 0)
                 return -errno;
-        if (a.sa.sa_family != AF_UNIX)
-                sock_nodelay(fd);
         if (peer)
                 *peer = a;
         return fd;

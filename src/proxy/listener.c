@@ -375,6 +375,7 @@ static void downstream_reap(struct loop_task *t)
         struct downstream *d = t->arg;
 
         filter_chain_unref(d->chain);
+        free(d->original_dst);
         free(d->strings);
         free(d);
 }
@@ -437,12 +438,12 @@ static void fill(struct downstream *d, struct listener_worker *l, const struct i
         d->worker = l->worker;
         d->listener = l;
         d->conn = in->conn;
-        d->original_dst = in->original_dst;
+        d->original_dst = in->restored ? mem_dup(&in->original_dst, sizeof(in->original_dst)) : NULL;
         d->info.id = in->id;
         d->info.worker = l->worker;
         d->info.remote = conn_peer(in->conn);
         d->info.direct_local = conn_local(in->conn);
-        d->info.local = in->restored ? &d->original_dst : d->info.direct_local;
+        d->info.local = in->restored ? d->original_dst : d->info.direct_local;
         d->info.local_restored = in->restored;
         d->info.transport_protocol = in->transport.n ? in->transport : STR("raw_buffer");
         d->info.inbound = l->config->inbound;
@@ -460,6 +461,7 @@ static void refuse(struct downstream *d, struct inspected *in)
         d->stream.t[ST_END] = clock_mono_us();
         access_logs_write(d->listener->config->logs, d->worker, &d->stream);
         conn_close(in->conn, false);
+        free(d->original_dst);
         free(d->strings);
         free(d);
 }

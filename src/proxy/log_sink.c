@@ -265,7 +265,7 @@ static void buffers_flush(struct log_buffers *b)
         for (unsigned i = 0; i < LOG_SINKS_MAX && b->v[i].sink; i++) {
                 struct log_sink *s = b->v[i].sink;
                 struct buf *mine = &b->v[i].b;
-                bool took = false;
+                bool took = false, wake = false;
                 size_t n = mine->n;
 
                 if (!n)
@@ -281,10 +281,12 @@ static void buffers_flush(struct log_buffers *b)
                         } else {
                                 buf_str(&s->queue, buf_view(mine));
                         }
-                        if (s->sleeping || s->queue.n >= GATHER_BYTES)
-                                pthread_cond_signal(&s->wake);
+                        wake = s->sleeping || s->queue.n >= GATHER_BYTES;
+                        s->sleeping = false;    /* woken once is enough */
                 }
                 pthread_mutex_unlock(&s->lock);
+                if (wake)                       /* not under the lock, for which the writer would have to wait */
+                        pthread_cond_signal(&s->wake);
                 if (took) {
                         stat_inc(w->stats, stat_of(s->all->scope, FS_WRITE_BUFFERED));
                         stat_add(w->stats, stat_of(s->all->scope, FS_WRITE_TOTAL_BUFFERED), n);

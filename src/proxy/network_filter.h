@@ -31,7 +31,7 @@ struct downstream {
         bool draining;                          /* the listener is being replaced, removed or drained */
         bool done;
         uint64_t close_at_ms;                   /* draining: when it is closed at the latest */
-        struct addr original_dst;
+        struct addr *original_dst;              /* owned; NULL when the connection was not redirected */
         char *strings;                          /* what info.sni and info.alpn point into */
         struct downstream *next, **pprev;       /* the listener's list */
         struct loop_task reap;

@@ -255,9 +255,14 @@ static enum moved flush(struct session *s, struct flow *f, struct conn *to)
         return MOVED_MORE;
 }
 
-static enum moved pass_end(struct flow *f, struct conn *to)
+/* The second of the two ends is passed on by the close that follows at once. */
+static enum moved pass_end(struct session *s, struct flow *f, struct conn *to)
 {
+        const struct flow *other = f == &s->to_up ? &s->to_down : &s->to_up;
+
         f->ended = true;
+        if (other->closed)
+                f->closed = true;
         if (!f->closed) {
                 switch (conn_shutdown_write(to)) {
                 case IO_AGAIN:
@@ -282,7 +287,7 @@ static enum moved copy_once(struct session *s, struct flow *f, struct conn *from
         case IO_AGAIN:
                 return MOVED_AGAIN;
         case IO_EOF:
-                return pass_end(f, to);
+                return pass_end(s, f, to);
         case IO_ERROR:
                 return MOVED_BROKEN_FROM;
         default:
@@ -328,7 +333,7 @@ static enum moved splice_once(struct session *s, struct flow *f, struct conn *fr
         if (n < 0)
                 return MOVED_BROKEN_FROM;
         if (n == 0)
-                return pass_end(f, to);
+                return pass_end(s, f, to);
         f->pipe.n += (size_t)n;
         conn_count_spliced(from, (uint64_t)n, 0);
         if (n < THIN_SPLICE_BYTES)
@@ -358,7 +363,7 @@ static bool pump(struct session *s, struct flow *f)
         while (m == MOVED_MORE && !f->ended && n++ < READS_A_TURN)
                 m = f->splicing ? splice_once(s, f, from, to) : copy_once(s, f, from, to);
         if (m == MOVED_MORE && f->ended)
-                m = pass_end(f, to);
+                m = pass_end(s, f, to);
         if (conn_bytes_read(from) + conn_bytes_written(to) != before)
                 touch(s);
         if (m == MOVED_BROKEN_FROM || m == MOVED_BROKEN_TO) {
