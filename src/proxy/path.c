@@ -58,6 +58,8 @@ static size_t decode(struct str p, char *out)
                 unsigned char c = (unsigned char)p.p[i];
                 int h, l;
 
+                if (!c)
+                        return 0;
                 if (c == '\\') {
                         out[n++] = '/';
                 } else if (c == '%') {
@@ -121,7 +123,7 @@ static size_t remove_dots(char *p, size_t n)
 bool path_normalize(struct arena *a, struct str path, struct str *out)
 {
         struct str p = path_only(path);
-        char *buf;
+        char *buf, *again;
         size_t n;
 
         *out = path;
@@ -132,6 +134,10 @@ bool path_normalize(struct arena *a, struct str path, struct str *out)
         buf = arena_alloc(a, 3 * p.n + (path.n - p.n) + 1);
         n = decode(p, buf);
         if (!n)
+                return false;
+        /* "%%32%65" decodes to "%2e": an escape that was not there before is somebody's trick on whoever decodes next. */
+        again = arena_alloc(a, 3 * n + 1);
+        if (decode(str_make(buf, n), again) != n || memcmp(buf, again, n) != 0)
                 return false;
         n = remove_dots(buf, n);
         memcpy(buf + n, path.p + p.n, path.n - p.n);

@@ -32,6 +32,7 @@ static const struct {
         { "/%zz", "/%zz" },
         { "/%", "/%" },
         { "/a%00b", NULL },
+        { "/a/%%32%65%%32%65/b", NULL },
         { "a/b", NULL },
         { "", NULL },
 };
