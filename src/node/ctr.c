@@ -145,7 +145,7 @@ void ctr_wait(struct ctr *c, const char *reason, const char *message)
         if (same)
                 return;
         free(c->wait_message);
-        c->wait_message = message ? mem_strndup(message, MESSAGE_MAX) : NULL;
+        c->wait_message = message ? str_dup(str_sub(str_of(message), 0, MESSAGE_MAX)) : NULL;
         c->wait_reason = reason;
         c->state = CTR_WAITING;
         status_touch(c->pod);
@@ -181,7 +181,7 @@ static void ctr_ended(struct ctr *c, const struct shim_status *st)
         if (st->error) {
                 c->end.exit_code = 128;
                 c->end.reason = "StartError";
-                c->end.message = mem_strndup(st->error, MESSAGE_MAX);
+                c->end.message = str_dup(str_sub(str_of(st->error), 0, MESSAGE_MAX));
                 event_pod(c->pod, c, true, "Failed", "Error: %s", st->error);
         } else if (!st->finished) {
                 c->end.exit_code = 137;
