@@ -12,6 +12,7 @@
 #include "proxy/worker.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -57,13 +58,14 @@ static bool over_limit(struct listener_worker *l)
 static void on_accept(struct loop_watch *watch, unsigned ready)
 {
         struct listener_worker *l = watch->arg;
+        unsigned max = l->burst && l->burst < l->config->accept_max ? l->burst : l->burst ? l->config->accept_max : 1, n = 0;
 
-        for (unsigned i = 0; i < l->config->accept_max && watch->fd >= 0; i++) {
+        for (; n < max && watch->fd >= 0; n++) {
                 struct addr peer;
                 int fd = sock_accept(watch->fd, &peer);
 
                 if (fd == -EAGAIN)
-                        return;
+                        break;
                 if (fd == -ECONNABORTED || fd == -EINTR)
                         continue;
                 if (fd < 0) {
@@ -76,6 +78,9 @@ static void on_accept(struct loop_watch *watch, unsigned ready)
                 }
                 pending_conn_new(l, fd, &peer);
         }
+        /* The socket is level-triggered: one accept an event is enough while connections come one by one, and saves the call that says
+         * there are no more; when they come faster, more are taken at once. */
+        l->burst = n == max ? (max < UINT_MAX / 2 ? max * 2 : max) : n ? n : 1;
 }
 
 /* Lookup by address. */

@@ -140,6 +140,7 @@ struct listener_worker {
         struct downstream *conns;               /* with a filter chain */
         struct pending_conn *pending;           /* in the listener filters */
         size_t nconns;                          /* both */
+        unsigned burst;                         /* how many to accept at the next event: follows what came */
         struct loop_timer pause_timer;          /* out of descriptors: not accepting for a moment */
         struct loop_timer drain_timer;
         struct loop_task reap;

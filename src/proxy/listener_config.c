@@ -197,6 +197,10 @@ static void read_scalars(struct build *b)
         c->ignore_global_limit = p->ignore_global_conn_limit;
         c->filters_timeout_ms = (unsigned)duration_ms(p->listener_filters_timeout, 15000, &sub, b->d);
         c->accept_max = p->max_connections_to_accept_per_socket_event ? p->max_connections_to_accept_per_socket_event->value : 16;
+        if (!c->accept_max) {
+                sub = at_path(&c->arena, b->at, ".max_connections_to_accept_per_socket_event");
+                diag_add(b->d, DIAG_ERROR, NULL, &sub, "must be 1 or more");
+        }
         c->backlog = p->tcp_backlog_size ? (int)p->tcp_backlog_size->value : 0;
         c->buffer_limit_bytes = p->per_connection_buffer_limit_bytes ? p->per_connection_buffer_limit_bytes->value : 1 << 20;
 }

@@ -196,6 +196,9 @@ class Proxy:
                 self.process.kill()
                 self.process.wait()
         self.output.close()
+        if self.kind == "postern" and signal == 15:
+            assert self.process.returncode in (0, 1), f"ended with {self.process.returncode}: {self.log()[-2000:]}"
+            assert "Sanitizer" not in self.log() and "runtime error" not in self.log(), self.log()[-4000:]
         return self.process.returncode
 
     def __enter__(self):
