@@ -132,6 +132,9 @@ static void merge_into(struct arena *a, struct pb_node *into, const struct pb_no
 }
 
 static const char mesh_defaults[] = "accessLogFile: \"\"\n"
+                                    "defaultProviders:\n"
+                                    "  metrics:\n"
+                                    "  - prometheus\n"
                                     "defaultConfig:\n"
                                     "  discoveryAddress: istiod.istio-system.svc:15010\n"
                                     "rootNamespace: istio-system\n"

@@ -64,6 +64,7 @@ static void read_access_log(struct arena *a, const struct pb_node *mesh, struct 
 
 bool read_mesh_config(struct arena *a, const struct pb_node *object, struct str file, struct mesh_config *c, struct diags *d)
 {
+        struct pb_node **providers;
         struct str text = read_str(a, read_field(object, "data"), "mesh");
         struct pb_node **docs = NULL;
         size_t ndocs = 0, errors = d->errors;
@@ -87,6 +88,8 @@ bool read_mesh_config(struct arena *a, const struct pb_node *object, struct str 
                 c->allow_any = str_eqc(s, "ALLOW_ANY");
         else if (read_field(mesh, "outboundTrafficPolicy"))
                 c->allow_any = false; /* REGISTRY_ONLY is the enum's zero */
+        for (size_t i = 0, n = read_list(read_field(mesh, "defaultProviders"), "metrics", &providers); i < n; i++)
+                c->metrics |= str_eqc(providers[i]->text, "prometheus");
         c->enable_tracing = read_bool(mesh, "enableTracing") == 1;
         tracing = read_field(read_field(mesh, "defaultConfig"), "tracing");
         c->sampling = read_double(tracing, "sampling", c->sampling);

@@ -82,7 +82,7 @@ static const struct row service[] = {
 
 /* What the mesh configuration may say without a warning. */
 static const char *const mesh_config_done[] = {
-        "accessLogFile", "accessLogFormat",   "accessLogEncoding", "outboundTrafficPolicy", "enableTracing",
+        "accessLogFile", "accessLogFormat",   "accessLogEncoding", "outboundTrafficPolicy", "enableTracing", "defaultProviders",
         "trustDomain",   "rootNamespace",     "connectTimeout",    "dnsRefreshRate",        "protocolDetectionTimeout",
         "tcpKeepalive",  "pathNormalization", "defaultConfig",
 };

@@ -7,6 +7,7 @@
 #include "envoy/filter_cors.pb-c.h"
 #include "envoy/filter_fault.pb-c.h"
 #include "envoy/filter_grpc_stats.pb-c.h"
+#include "envoy/istio_stats.pb-c.h"
 #include "envoy/filter_router.pb-c.h"
 #include "envoy/http_inspector.pb-c.h"
 #include "envoy/istio_alpn.pb-c.h"
@@ -162,7 +163,7 @@ static Gp__Any *grpc_stats(struct arena *a)
         return make_any(a, m);
 }
 
-static Xds__HttpFilter **http_filters(struct arena *a, bool outbound, size_t *n)
+static Xds__HttpFilter **http_filters(struct arena *a, const struct mesh_config *config, bool outbound, size_t *n)
 {
         const struct {
                 const char *name;
@@ -174,6 +175,7 @@ static Xds__HttpFilter **http_filters(struct arena *a, bool outbound, size_t *n)
                 { "istio.alpn", alpn(a), outbound },
                 { "envoy.filters.http.fault", make_any(a, MAKE(a, xds__httpfault)), true },
                 { "envoy.filters.http.cors", make_any(a, MAKE(a, xds_cors__cors)), true },
+                { "istio.stats", make_any(a, MAKE(a, xds_istio_stats__plugin_config)), config->metrics },
                 { "envoy.filters.http.router", make_any(a, MAKE(a, xds__router)), true },
         };
         Xds__HttpFilter **v = MAKE_LIST(a, ARRAY_LEN(table));
@@ -282,8 +284,8 @@ struct common *common_new(const struct mesh_config *config)
         c->dns_resolver = dns_resolver(a);
         c->retry = default_retry(a);
         c->ads = ads(a);
-        c->http_out = http_filters(a, true, &c->nhttp_out);
-        c->http_in = http_filters(a, false, &c->nhttp_in);
+        c->http_out = http_filters(a, config, true, &c->nhttp_out);
+        c->http_in = http_filters(a, config, false, &c->nhttp_in);
         tls = MAKE(a, xds__tls_inspector);
         tls->initial_read_buffer_size = make_u32(a, 512);
         c->tls_inspector = listener_filter(a, "envoy.filters.listener.tls_inspector", make_any(a, tls));
