@@ -16,7 +16,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
                 size_t k = addr_text(&a, text);
 
                 snprintf(again, sizeof(again), "%s%s", a.sa.sa_family == AF_UNIX ? "unix:" : "", text);
-                if (k >= ADDR_TEXT_MAX || k != strlen(text) || !addr_parse(&b, str_of(again)) || !addr_eq(&a, &b) || addr_hash(&a) != addr_hash(&b))
+                if (k >= ADDR_TEXT_MAX || k != strlen(text) || !addr_parse(&b, str_of(again)) || !addr_eq(&a, &b) ||
+                    addr_hash(&a) != addr_hash(&b))
                         abort();
         }
         if (cidr_parse(&c, s)) {

@@ -1,4 +1,5 @@
-/* What a control plane sends, and what a state file holds. The first byte chooses: a type of resource and a variant of response, or the file. */
+/* What a control plane sends, and what a state file holds. The first byte chooses: a type of resource and a variant of response, or the
+ * file. */
 #include "base/log.h"
 #include "pb/pb.h"
 #include "xds/decode.h"
@@ -27,7 +28,8 @@ static void response(uint8_t how, struct str bytes)
 
         arena_init(&a, 0);
         diags_init(&d);
-        const ProtobufCMessage *m = pb_unpack(delta ? &xds__delta_discovery_response__descriptor : &xds__discovery_response__descriptor, bytes.p, bytes.n, &a, NULL);
+        const ProtobufCMessage *m = pb_unpack(delta ? &xds__delta_discovery_response__descriptor : &xds__discovery_response__descriptor,
+                                              bytes.p, bytes.n, &a, NULL);
         if (m)
                 ok = delta ? xds_decode_delta((const void *)m, t, &a, &u, &d) : xds_decode((const void *)m, t, &a, &u, &d);
         if (ok && xds_deliver(&sink, &u, &stats, &d) != (d.errors == 0))

@@ -1,8 +1,8 @@
 /* `postern controller`: watches Kubernetes, keeps the model, and tells every connected proxy what follows from it.
  *
- * Changes are gathered: a push starts when nothing has changed for 10 ms, and 100 ms after the first change at the latest, so one `kubectl apply`
- * of a file full of objects is one push, and a steady stream of changes does not put it off. Until everything that is watched has been
- * listed once, nobody is told anything: half a model would take away what a proxy has from before a restart. */
+ * Changes are gathered: a push starts when nothing has changed for 10 ms, and 100 ms after the first change at the latest, so one `kubectl
+ * apply` of a file full of objects is one push, and a steady stream of changes does not put it off. Until everything that is watched has
+ * been listed once, nobody is told anything: half a model would take away what a proxy has from before a restart. */
 #include "cmd/controller.h"
 
 #include "base/clock.h"
@@ -38,7 +38,7 @@ static const struct {
 struct wrapped {
         struct xds_config base;
         struct translate_config *config;
-        struct arena arena;                     /* what was changed for a stock Envoy */
+        struct arena arena; /* what was changed for a stock Envoy */
 };
 
 static void wrapped_free(struct xds_config *c)
@@ -53,8 +53,8 @@ static void wrapped_free(struct xds_config *c)
 }
 
 /* The same order of types on both sides. */
-_Static_assert((int)TRANSLATE_CLUSTERS == (int)XDS_CDS && (int)TRANSLATE_ENDPOINTS == (int)XDS_EDS && (int)TRANSLATE_LISTENERS == (int)XDS_LDS &&
-                       (int)TRANSLATE_ROUTES == (int)XDS_RDS,
+_Static_assert((int)TRANSLATE_CLUSTERS == (int)XDS_CDS && (int)TRANSLATE_ENDPOINTS == (int)XDS_EDS &&
+                       (int)TRANSLATE_LISTENERS == (int)XDS_LDS && (int)TRANSLATE_ROUTES == (int)XDS_RDS,
                "types in another order");
 
 /* Takes the reference to `cfg`. */
@@ -314,7 +314,8 @@ static void watch_all(struct controller *c, bool with_mesh_config)
         for (size_t i = with_mesh_config ? 0 : 1; i < ARRAY_LEN(watched); i++)
                 c->sources[c->nsources++] = (struct source){ .ctl = c, .path = watched[i].path, .kind = watched[i].kind };
         for (unsigned k = 0, i = with_mesh_config ? 0 : 1; k < c->nsources; k++, i++)
-                c->sources[k].informer = kube_informer_new(c->client, str_of(watched[i].path), str_of(watched[i].query), &ops, &c->sources[k]);
+                c->sources[k].informer = kube_informer_new(c->client, str_of(watched[i].path), str_of(watched[i].query), &ops,
+                                                           &c->sources[k]);
 }
 
 /* ---- starting ---- */
@@ -415,7 +416,7 @@ static void controller_fini(struct controller *c)
         for (unsigned i = 0; i < c->nsources; i++)
                 kube_informer_free(c->sources[i].informer);
         kube_client_free(c->client);
-        for (int i = 0; i < 4; i++)             /* connections end */
+        for (int i = 0; i < 4; i++) /* connections end */
                 loop_turn(c->loop, 0);
         translator_free(c->translator);
         mesh_free(c->mesh);
@@ -452,7 +453,8 @@ static int run(struct cmd_args *a)
 }
 
 static const struct cmd_opt opts[] = {
-        { "kubeconfig", 0, "FILE", "the API server to watch and how to reach it; default: the pod's service account, else $KUBECONFIG, else ~/.kube/config", false },
+        { "kubeconfig", 0, "FILE",
+          "the API server to watch and how to reach it; default: the pod's service account, else $KUBECONFIG, else ~/.kube/config", false },
         { "context", 0, "NAME", "the kubeconfig's context to use instead of its current one", false },
         { "ads-listen", 0, "ADDRESS", "where proxies connect, in clear text (default 0.0.0.0:15010)", false },
         { "monitoring", 0, "ADDRESS", "where /ready, /metrics, /version and /debug are served (default 0.0.0.0:15014)", false },
@@ -462,9 +464,12 @@ static const struct cmd_opt opts[] = {
 };
 
 static const char *const examples[] = {
-        "postern controller --kubeconfig ~/.kube/config --ads-listen 127.0.0.1:15010 --monitoring 127.0.0.1:15014", "run it outside of the cluster",
-        "curl -s 127.0.0.1:15014/debug/syncz", "what each proxy has been sent and has acknowledged",
-        "curl -s '127.0.0.1:15014/debug/config_dump?proxyID=curl.curl'", "the configuration that was last sent to a proxy",
+        "postern controller --kubeconfig ~/.kube/config --ads-listen 127.0.0.1:15010 --monitoring 127.0.0.1:15014",
+        "run it outside of the cluster",
+        "curl -s 127.0.0.1:15014/debug/syncz",
+        "what each proxy has been sent and has acknowledged",
+        "curl -s '127.0.0.1:15014/debug/config_dump?proxyID=curl.curl'",
+        "the configuration that was last sent to a proxy",
         NULL,
 };
 
@@ -472,9 +477,11 @@ const struct cmd cmd_controller = {
         .name = "controller",
         .summary = "watch Kubernetes and tell the proxies (runs in the istiod pod)",
         .operands = "",
-        .description = "Watches Services, Pods, Endpoints and Istio's networking resources, and serves each connected proxy (ours, or an Envoy) its clusters, endpoints, "
+        .description = "Watches Services, Pods, Endpoints and Istio's networking resources, and serves each connected proxy (ours, or an "
+                       "Envoy) its clusters, endpoints, "
                        "listeners and routes over ADS, state of the world or delta.\n\n"
-                       "Changes reach the proxies within 200 ms, in an order in which nothing ever refers to what is not there yet. Objects that cannot be used, and "
+                       "Changes reach the proxies within 200 ms, in an order in which nothing ever refers to what is not there yet. "
+                       "Objects that cannot be used, and "
                        "updates that a proxy refuses, are logged with their reason; what was there before stays.",
         .opts = opts,
         .examples = examples,

@@ -11,21 +11,21 @@ enum { CONTROLLER_SOURCES_MAX = 16 };
 
 struct controller;
 
-struct source {                                 /* one watched kind */
+struct source { /* one watched kind */
         struct controller *ctl;
         const char *path, *kind;
         struct kube_informer *informer;
         bool troubled;
 };
 
-struct proxy {                                  /* one connected data plane */
+struct proxy { /* one connected data plane */
         struct proxy *next, **pprev;
         struct controller *ctl;
         struct xds_peer *peer;
         struct arena arena;
         struct translate_proxy who;
-        bool stock;                             /* an Envoy without Istio's filters */
-        struct xds_config *config;              /* last pushed */
+        bool stock;                /* an Envoy without Istio's filters */
+        struct xds_config *config; /* last pushed */
         uint64_t pushed_ms, synced_ms;
 };
 
@@ -40,16 +40,16 @@ struct controller {
         struct http_service *monitor;
         struct proxy *proxies;
         struct loop_timer push;
-        uint64_t change_ms;                     /* of the first change that is not pushed yet; 0: none */
+        uint64_t change_ms; /* of the first change that is not pushed yet; 0: none */
         bool synced;
         struct strmap warned;
         /* counters */
         uint64_t changes, refused, rounds, pushes[XDS_TYPES], nacks[XDS_TYPES], converged, converge_us_sum;
-        uint64_t converge_le[8];                /* cumulative by the bounds in controller_monitor.c */
+        uint64_t converge_le[8]; /* cumulative by the bounds in controller_monitor.c */
         uint64_t build_us_last, build_us_max;
 };
 
-extern const double controller_bounds[8];       /* seconds */
+extern const double controller_bounds[8]; /* seconds */
 
 bool controller_monitor_start(struct controller *c, const struct addr *listen, int *err);
 

@@ -52,7 +52,8 @@ static void metrics(struct controller *c, struct buf *b)
         for (size_t i = 0; i < ARRAY_LEN(controller_bounds); i++)
                 buf_printf(b, "pilot_proxy_convergence_time_bucket{le=\"%g\"} %" PRIu64 "\n", controller_bounds[i], c->converge_le[i]);
         buf_printf(b, "pilot_proxy_convergence_time_bucket{le=\"+Inf\"} %" PRIu64 "\n", c->converged);
-        buf_printf(b, "pilot_proxy_convergence_time_sum %.6f\npilot_proxy_convergence_time_count %" PRIu64 "\n", (double)c->converge_us_sum / 1e6, c->converged);
+        buf_printf(b, "pilot_proxy_convergence_time_sum %.6f\npilot_proxy_convergence_time_count %" PRIu64 "\n",
+                   (double)c->converge_us_sum / 1e6, c->converged);
         metric(b, "postern_build_seconds", "gauge", "How long the last round's configurations took to make.");
         buf_printf(b, "postern_build_seconds %.6f\n", (double)c->build_us_last / 1e6);
         metric(b, "postern_build_seconds_max", "gauge", "The longest that a round's configurations took to make.");

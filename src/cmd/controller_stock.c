@@ -1,6 +1,6 @@
-/* A stock Envoy does not have Istio's own filters (peer metadata, ALPN override, telemetry) and refuses a configuration that names one. It says
- * in its node which extensions it has, so for a client that lists them and has none of Istio's, those filters are left out: it routes as
- * the others do, and what it lacks is their telemetry. */
+/* A stock Envoy does not have Istio's own filters (peer metadata, ALPN override, telemetry) and refuses a configuration that names one. It
+ * says in its node which extensions it has, so for a client that lists them and has none of Istio's, those filters are left out: it routes
+ * as the others do, and what it lacks is their telemetry. */
 #include "base/mem.h"
 #include "cmd/controller.h"
 #include "envoy/cluster.pb-c.h"
@@ -25,12 +25,14 @@ bool controller_is_stock(const Xds__Node *node)
 
 static bool strip_http(Gp__Any *any, struct arena *a, struct buf *packed)
 {
-        static const char hcm_type[] = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+        static const char hcm_type[] =
+                "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
         size_t n = 0;
 
         if (!any || !any->type_url || strcmp(any->type_url, hcm_type) != 0)
                 return false;
-        Xds__HttpConnectionManager *m = (Xds__HttpConnectionManager *)pb_unpack(pb_type_url(str_of(hcm_type)), any->value.data, any->value.len, a, NULL);
+        Xds__HttpConnectionManager *m = (Xds__HttpConnectionManager *)pb_unpack(pb_type_url(str_of(hcm_type)), any->value.data,
+                                                                                any->value.len, a, NULL);
         if (!m)
                 return false;
         for (size_t i = 0; i < m->n_http_filters; i++)
@@ -91,7 +93,7 @@ void controller_strip(enum xds_type t, struct xds_item *i, struct arena *keep)
         const ProtobufCMessage *m = strip(t, i->bytes, &a, &scratch);
         if (m) {
                 pb_pack(m, &out);
-                i->bytes = arena_str(keep, buf_view(&out));     /* the hash still changes with the content */
+                i->bytes = arena_str(keep, buf_view(&out)); /* the hash still changes with the content */
         }
         arena_fini(&a);
         buf_fini(&out);

@@ -16,10 +16,10 @@
 
 enum {
         CONNECT_TIMEOUT_MS = 5000,
-        REQUEST_TIMEOUT_MS = 35000,             /* an API server gives up on ordinary requests after 30 s */
-        IDLE_MS = 20000,                        /* less than servers keep a connection: a request never races with their closing it */
+        REQUEST_TIMEOUT_MS = 35000, /* an API server gives up on ordinary requests after 30 s */
+        IDLE_MS = 20000,            /* less than servers keep a connection: a request never races with their closing it */
         IDLE_MAX = 4,
-        ACTIVE_MAX = 16,                        /* requests under way; the others wait */
+        ACTIVE_MAX = 16, /* requests under way; the others wait */
         WAITING_MAX = 10000,
         RESPONSE_MAX_BYTES = 64 << 20,
         TOKEN_MAX_BYTES = 65536,
@@ -27,9 +27,9 @@ enum {
 };
 
 struct kube_conn {
-        TAILQ_ENTRY(kube_conn) link;            /* idle */
-        struct kube_client *client;             /* NULL: freed */
-        struct conn *io;                        /* until http takes it */
+        TAILQ_ENTRY(kube_conn) link; /* idle */
+        struct kube_client *client;  /* NULL: freed */
+        struct conn *io;             /* until http takes it */
         struct http_conn *http;
         struct kube_call *call;
         struct loop_timer idle;
@@ -42,7 +42,7 @@ struct kube_call {
         struct kube_conn *conn;
         struct http_stream *stream;
         struct dns_query *query;
-        struct loop_task task;                  /* starts it, or tells of a failure that came at once */
+        struct loop_task task; /* starts it, or tells of a failure that came at once */
         struct loop_timer timeout, silence;
         char *method, *path, *content_type, *body, *error;
         size_t body_bytes;
@@ -75,7 +75,8 @@ static void complain(struct diags *d, struct str server, const char *why)
 {
         struct diag_at at = { .path = STR("server") };
 
-        diag_add(d, DIAG_ERROR, "PST0301", &at, "\"" STR_FMT "\": %s; give https://HOST:PORT, http://HOST:PORT or unix:/PATH", STR_ARG(server), why);
+        diag_add(d, DIAG_ERROR, "PST0301", &at, "\"" STR_FMT "\": %s; give https://HOST:PORT, http://HOST:PORT or unix:/PATH",
+                 STR_ARG(server), why);
 }
 
 static bool parse_server(struct kube_client *c, struct str server, struct diags *d)
@@ -439,7 +440,9 @@ static void on_close(struct http_stream *s, void *arg, enum http_reset reset)
                 return;
         }
         const char *why = kc && kc->http ? http_conn_error(kc->http) : "";
-        call_fail(k, *why ? why : k->answered ? "the connection ended in the middle of the answer" : "the connection ended without an answer");
+        call_fail(k, *why          ? why
+                     : k->answered ? "the connection ended in the middle of the answer"
+                                   : "the connection ended without an answer");
 }
 
 static const struct http_stream_ops stream_ops = {
@@ -720,6 +723,6 @@ void kube_client_free(struct kube_client *c)
         drop_calls(&c->waiting);
         while (!TAILQ_EMPTY(&c->idle))
                 conn_end(TAILQ_FIRST(&c->idle));
-        c->gone = (struct loop_task){ .fn = on_gone, .arg = c };        /* perhaps from inside a callback of ours */
+        c->gone = (struct loop_task){ .fn = on_gone, .arg = c }; /* perhaps from inside a callback of ours */
         loop_defer(c->loop, &c->gone);
 }

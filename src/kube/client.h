@@ -10,11 +10,11 @@
 struct kube_client;
 
 struct kube_client_config {
-        struct str server;                      /* "https://127.0.0.1:6443"; "http://…" for tests; "unix:/path" */
+        struct str server; /* "https://127.0.0.1:6443"; "http://…" for tests; "unix:/path" */
         struct str ca_pem, cert_pem, key_pem;
-        struct str token_file;                  /* bearer token, read again for each request */
-        struct str token;                       /* the same, given as such */
-        struct str server_name;                 /* the name that the certificate must carry; empty: the server's host */
+        struct str token_file;  /* bearer token, read again for each request */
+        struct str token;       /* the same, given as such */
+        struct str server_name; /* the name that the certificate must carry; empty: the server's host */
 };
 
 struct kube_client *kube_client_new(struct loop *l, const struct kube_client_config *c, struct diags *d);
@@ -24,10 +24,10 @@ void kube_client_free(struct kube_client *c);
 bool kube_client_config_load(struct str path, struct str context, struct arena *a, struct kube_client_config *out, struct diags *d);
 
 struct kube_response {
-        int status;                             /* HTTP; 0: no answer, `error` says why */
+        int status; /* HTTP; 0: no answer, `error` says why */
         const char *error;
         struct str content_type, body;
-        const struct str *warnings;             /* texts of Warning: 299 headers */
+        const struct str *warnings; /* texts of Warning: 299 headers */
         unsigned nwarnings;
 };
 
@@ -37,29 +37,30 @@ typedef void kube_response_fn(void *arg, const struct kube_response *r);
 void kube_request(struct kube_client *c, const char *method, struct str path_and_query, struct str content_type, struct str body,
                   kube_response_fn *fn, void *arg);
 
-struct kube_object {                            /* immutable, reference-counted */
+struct kube_object { /* immutable, reference-counted */
         unsigned refs;
         struct arena arena;
         struct str namespace_, name, uid, resource_version;
-        struct pb_node *node;                   /* the whole object; apiVersion and kind filled in */
+        struct pb_node *node; /* the whole object; apiVersion and kind filled in */
 };
 
 struct kube_object *kube_object_ref(struct kube_object *o);
 void kube_object_unref(struct kube_object *o);
 
 struct kube_informer_ops {
-        void (*on_set)(void *arg, struct kube_object *now, struct kube_object *before);         /* before NULL: new to us */
+        void (*on_set)(void *arg, struct kube_object *now, struct kube_object *before); /* before NULL: new to us */
         void (*on_delete)(void *arg, struct kube_object *last);
-        void (*on_synced)(void *arg);           /* the first list is in; once */
-        void (*on_trouble)(void *arg, const char *why);         /* connection or server trouble; may be NULL; it keeps trying */
+        void (*on_synced)(void *arg);                   /* the first list is in; once */
+        void (*on_trouble)(void *arg, const char *why); /* connection or server trouble; may be NULL; it keeps trying */
 };
 
 struct kube_informer;
 
 /* `path`: "/api/v1/pods", "/apis/networking.istio.io/v1/gateways", or namespaced; `query`: "labelSelector=…" or "". */
-struct kube_informer *kube_informer_new(struct kube_client *c, struct str path, struct str query, const struct kube_informer_ops *ops, void *arg);
+struct kube_informer *kube_informer_new(struct kube_client *c, struct str path, struct str query, const struct kube_informer_ops *ops,
+                                        void *arg);
 void kube_informer_free(struct kube_informer *i);
-struct kube_object *kube_informer_get(struct kube_informer *i, struct str ns, struct str name);         /* borrowed, or NULL */
+struct kube_object *kube_informer_get(struct kube_informer *i, struct str ns, struct str name); /* borrowed, or NULL */
 void kube_informer_each(struct kube_informer *i, void (*fn)(void *arg, struct kube_object *o), void *arg);
 bool kube_informer_synced(const struct kube_informer *i);
 

@@ -24,7 +24,8 @@ struct loader {
         struct diags *d;
 };
 
-__attribute__((format(printf, 5, 6))) static bool fail(struct loader *l, const struct source *s, const struct pb_node *at, const char *path, const char *fmt, ...)
+__attribute__((format(printf, 5, 6))) static bool fail(struct loader *l, const struct source *s, const struct pb_node *at, const char *path,
+                                                       const char *fmt, ...)
 {
         struct diag_at where = { .path = str_of(path) };
         struct buf b = BUF_INIT;
@@ -162,8 +163,8 @@ static bool load_cluster(struct loader *l, const struct source *s, const struct 
         out->server_name = pb_get_str(n, "tls-server-name", STR(""));
         if (!out->server.n)
                 return fail(l, s, n, "cluster.server", "missing; give the API server's URL");
-        return refuse(l, s, n, "insecure-skip-tls-verify", "give certificate-authority-data") && refuse(l, s, n, "proxy-url", "connect directly") &&
-               pem(l, s, n, "certificate-authority", &out->ca_pem);
+        return refuse(l, s, n, "insecure-skip-tls-verify", "give certificate-authority-data") &&
+               refuse(l, s, n, "proxy-url", "connect directly") && pem(l, s, n, "certificate-authority", &out->ca_pem);
 }
 
 static bool load_user(struct loader *l, const struct source *s, const struct pb_node *n, struct kube_client_config *out)
@@ -197,14 +198,16 @@ static bool resolve(struct loader *l, struct str context, struct kube_client_con
         struct str cluster = pb_get_str(n, "cluster", STR("")), user = pb_get_str(n, "user", STR(""));
         n = find_named(l, "clusters", "cluster", cluster, &s);
         if (!n)
-                return fail(l, s, NULL, "clusters", "there is no cluster \"" STR_FMT "\", which context \"" STR_FMT "\" names", STR_ARG(cluster), STR_ARG(context));
+                return fail(l, s, NULL, "clusters", "there is no cluster \"" STR_FMT "\", which context \"" STR_FMT "\" names",
+                            STR_ARG(cluster), STR_ARG(context));
         if (!load_cluster(l, s, n, out))
                 return false;
         if (!user.n)
                 return true;
         n = find_named(l, "users", "user", user, &s);
         if (!n)
-                return fail(l, s, NULL, "users", "there is no user \"" STR_FMT "\", which context \"" STR_FMT "\" names", STR_ARG(user), STR_ARG(context));
+                return fail(l, s, NULL, "users", "there is no user \"" STR_FMT "\", which context \"" STR_FMT "\" names", STR_ARG(user),
+                            STR_ARG(context));
         return load_user(l, s, n, out);
 }
 

@@ -1,5 +1,5 @@
-/* Informers: a list, then a watch from its resourceVersion on, for ever. What they hold is what the server last said, also while it cannot be
- * reached. After a relist (the watch's version was too old: 410 Gone) only real differences are told. */
+/* Informers: a list, then a watch from its resourceVersion on, for ever. What they hold is what the server last said, also while it cannot
+ * be reached. After a relist (the watch's version was too old: 410 Gone) only real differences are told. */
 #include "base/buf.h"
 #include "base/hash.h"
 #include "base/log.h"
@@ -13,19 +13,19 @@ enum {
         LIST_PAGE = 500,
         LIST_MAX_BYTES = 256 << 20,
         EVENT_MAX_BYTES = 64 << 20,
-        WATCH_MIN_S = 300,                      /* the server ends the watch after this and as much again at most */
+        WATCH_MIN_S = 300, /* the server ends the watch after this and as much again at most */
         WATCH_GRACE_MS = 30000,
         BACKOFF_MIN_MS = 100,
-        BACKOFF_MAX_MS = 30000,                 /* the server answers, but with errors */
-        RECONNECT_MAX_MS = 1000,                /* nobody there: a restarted server must be found soon */
-        ABSENT_MAX_MS = 5000,                   /* 404: the kind may be defined any time */
-        QUICK_END_MS = 1000,                    /* a watch that ends sooner is trouble, even without an error */
+        BACKOFF_MAX_MS = 30000,  /* the server answers, but with errors */
+        RECONNECT_MAX_MS = 1000, /* nobody there: a restarted server must be found soon */
+        ABSENT_MAX_MS = 5000,    /* 404: the kind may be defined any time */
+        QUICK_END_MS = 1000,     /* a watch that ends sooner is trouble, even without an error */
 };
 
 enum phase { LISTING, WATCHING, RESTING };
 
 struct kube_informer {
-        struct kube_client *client;             /* NULL: freed */
+        struct kube_client *client; /* NULL: freed */
         struct loop *loop;
         char *path, *query;
         struct kube_informer_ops ops;
@@ -34,9 +34,9 @@ struct kube_informer {
         struct kube_call *call;
         struct loop_timer timer;
         struct loop_task gone;
-        struct strmap objects;                  /* "namespace/name" -> struct kube_object */
-        struct strmap seen;                     /* during a list: what it held */
-        struct buf in;                          /* a list's page, or the unfinished event */
+        struct strmap objects; /* "namespace/name" -> struct kube_object */
+        struct strmap seen;    /* during a list: what it held */
+        struct buf in;         /* a list's page, or the unfinished event */
         size_t scanned;
         int status;
         char *version, *next_page;
@@ -102,7 +102,8 @@ static bool set_object(struct kube_informer *i, struct kube_object *o)
         arena_init(&a, 256);
         struct kube_object *before = strmap_set(&i->objects, key_of(o->namespace_, o->name, &a), o);
         arena_fini(&a);
-        bool same = before && before->resource_version.n && str_eq(before->resource_version, o->resource_version) && str_eq(before->uid, o->uid);
+        bool same = before && before->resource_version.n && str_eq(before->resource_version, o->resource_version) &&
+                    str_eq(before->uid, o->uid);
         if (!same && i->ops.on_set) {
                 kube_object_ref(o);
                 i->ops.on_set(i->arg, o, before);
@@ -255,7 +256,7 @@ static bool drop_unseen(struct kube_informer *i)
 
         arena_init(&a, 0);
         gone = arena_alloc(&a, (i->objects.live + 1) * sizeof(*gone));
-        STRMAP_EACH(&i->objects, it)
+        STRMAP_EACH (&i->objects, it)
                 if (!strmap_has(&i->seen, it->key))
                         gone[n++] = arena_str(&a, it->key);
         bool alive = true;
@@ -285,7 +286,7 @@ static void list_failed(struct kube_informer *i, const char *error)
         buf_fini(&i->in);
         strmap_fini(&i->seen);
         i->seen = (struct strmap)STRMAP_INIT;
-        if (!error && i->status == 404) {       /* the server does not know the kind: there are none */
+        if (!error && i->status == 404) { /* the server does not know the kind: there are none */
                 if (drop_unseen(i)) {
                         synced(i);
                         if (!i->freed)
@@ -307,7 +308,7 @@ static void on_list_end(void *arg, const char *error)
         if (!error && i->broken)
                 error = "the list is larger than 256 MiB";
         if (error || i->status != 200) {
-                list_failed(i, error);          /* also 410 in the middle of the pages: from the start */
+                list_failed(i, error); /* also 410 in the middle of the pages: from the start */
                 return;
         }
         arena_init(&a, 65536);
@@ -384,7 +385,8 @@ static void watch_error(struct kube_informer *i, const struct pb_node *status)
         if (code == 410)
                 i->relist = true;
         else
-                LOG(LOG_WARN, "kube", "%s: watch: " STR_FMT, i->path, STR_ARG(pb_get_str(status, "message", STR("error without a message"))));
+                LOG(LOG_WARN, "kube", "%s: watch: " STR_FMT, i->path,
+                    STR_ARG(pb_get_str(status, "message", STR("error without a message"))));
 }
 
 /* False: stop here (the watch is broken, or the informer gone). */
@@ -414,7 +416,8 @@ static bool take_event(struct kube_informer *i, struct str line)
         if (str_eqc(type, "ADDED") || str_eqc(type, "MODIFIED")) {
                 alive = set_object(i, object_new(object, STR(""), STR("")));
         } else if (str_eqc(type, "DELETED")) {
-                alive = delete_object(i, key_of(pb_get_str(object, "metadata.namespace", STR("")), pb_get_str(object, "metadata.name", STR("")), &a));
+                alive = delete_object(
+                        i, key_of(pb_get_str(object, "metadata.namespace", STR("")), pb_get_str(object, "metadata.name", STR("")), &a));
         } else if (!str_eqc(type, "BOOKMARK")) {
                 LOG(LOG_WARN, "kube", "%s: watch: unknown event type \"" STR_FMT "\"", i->path, STR_ARG(type));
         }
@@ -459,7 +462,7 @@ static void on_watch_data(void *arg, struct chain *data)
                         buf_fini(&i->in);
                 return;
         }
-        struct kube_call *k = i->call;          /* nothing sensible comes any more */
+        struct kube_call *k = i->call; /* nothing sensible comes any more */
         i->call = NULL;
         buf_fini(&i->in);
         kube_call_cancel(k);
@@ -518,7 +521,8 @@ static void start_watch(struct kube_informer *i)
 
 /* ---- life ---- */
 
-struct kube_informer *kube_informer_new(struct kube_client *c, struct str path, struct str query, const struct kube_informer_ops *ops, void *arg)
+struct kube_informer *kube_informer_new(struct kube_client *c, struct str path, struct str query, const struct kube_informer_ops *ops,
+                                        void *arg)
 {
         struct kube_informer *i = MEM_NEW(struct kube_informer);
 
@@ -551,7 +555,7 @@ void kube_informer_free(struct kube_informer *i)
         i->call = NULL;
         if (i->client)
                 kube_client_abandon(i->client, i);
-        STRMAP_EACH(&i->objects, it)
+        STRMAP_EACH (&i->objects, it)
                 kube_object_unref(it->value);
         strmap_fini(&i->objects);
         strmap_fini(&i->seen);
@@ -560,7 +564,7 @@ void kube_informer_free(struct kube_informer *i)
         set_text(&i->next_page, STR(""));
         free(i->path);
         free(i->query);
-        i->gone = (struct loop_task){ .fn = on_gone, .arg = i };        /* its own frames may be on the stack */
+        i->gone = (struct loop_task){ .fn = on_gone, .arg = i }; /* its own frames may be on the stack */
         loop_defer(i->loop, &i->gone);
 }
 
@@ -582,7 +586,7 @@ struct kube_object *kube_informer_get(struct kube_informer *i, struct str ns, st
 
 void kube_informer_each(struct kube_informer *i, void (*fn)(void *arg, struct kube_object *o), void *arg)
 {
-        STRMAP_EACH(&i->objects, it)
+        STRMAP_EACH (&i->objects, it)
                 fn(arg, it->value);
 }
 

@@ -70,7 +70,7 @@ bool addr_parse(struct addr *a, struct str text)
         struct str ip = str_sub(text, 0, (size_t)colon);
         if (!str_u64(str_sub(text, (size_t)colon + 1, text.n), &port) || port > 65535)
                 return false;
-        if (ip.p[0] != '[' && str_chr(ip, ':') >= 0)            /* "::1:80" could mean two things */
+        if (ip.p[0] != '[' && str_chr(ip, ':') >= 0) /* "::1:80" could mean two things */
                 return false;
         return addr_parse_ip(a, ip, (uint16_t)port);
 }

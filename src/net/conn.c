@@ -22,11 +22,11 @@
 
 enum {
         CONNECT_TIMEOUT_MS = 5000,
-        HANDSHAKE_TIMEOUT_MS = 15000,           /* server side */
-        LINGER_TIMEOUT_MS = 5000,               /* to get rid of the last TLS records after conn_close() */
+        HANDSHAKE_TIMEOUT_MS = 15000, /* server side */
+        LINGER_TIMEOUT_MS = 5000,     /* to get rid of the last TLS records after conn_close() */
         IOV_A_WRITE = 64,
         TLS_RECORD_BYTES = 16384,
-        READ_MIN_BYTES = 4096,                  /* less room than this in a chain's last slab: a new slab */
+        READ_MIN_BYTES = 4096, /* less room than this in a chain's last slab: a new slab */
 };
 
 enum conn_state { CONN_CONNECTING, CONN_HANDSHAKE, CONN_OPEN, CONN_FAILED, CONN_LINGER, CONN_CLOSED };
@@ -39,7 +39,7 @@ struct conn_setup {
 
 struct conn_tls {
         struct tls_session *session;
-        struct buf pending;                     /* records that wait for the socket */
+        struct buf pending; /* records that wait for the socket */
         size_t pending_at;
 };
 
@@ -50,19 +50,19 @@ struct conn {
         void *arg;
         struct conn_tls *tls;
         struct conn_setup *setup;
-        struct addr *peer, *local;              /* made when asked for */
+        struct addr *peer, *local; /* made when asked for */
         struct loop_task task;
         uint64_t bytes_read, bytes_written;
         int err;
-        uint8_t state;                          /* enum conn_state */
-        bool raw_readable : 1;                  /* the socket may have bytes, or an end, that we have not seen */
-        bool raw_end : 1;                       /* FIN or error is in: read until it shows */
-        bool tls_readable : 1;                  /* the TLS layer may hold plain bytes */
-        bool write_blocked : 1;                 /* the owner was told IO_AGAIN, and waits for on_writable */
+        uint8_t state;          /* enum conn_state */
+        bool raw_readable : 1;  /* the socket may have bytes, or an end, that we have not seen */
+        bool raw_end : 1;       /* FIN or error is in: read until it shows */
+        bool tls_readable : 1;  /* the TLS layer may hold plain bytes */
+        bool write_blocked : 1; /* the owner was told IO_AGAIN, and waits for on_writable */
         bool paused : 1;
-        bool notify_connect : 1;                /* for the deferred task */
+        bool notify_connect : 1; /* for the deferred task */
         bool notify_read : 1;
-        uint8_t peer_bytes;                     /* of peer_sa; 0: not known */
+        uint8_t peer_bytes; /* of peer_sa; 0: not known */
         uint8_t peer_sa[sizeof(struct sockaddr_in6)];
 };
 
@@ -253,7 +253,7 @@ struct conn *conn_accepted(struct loop *l, int fd, const struct addr *peer, stru
 
         keep_peer(c, peer);
         int r = loop_watch(l, &c->watch, fd, LOOP_READ | LOOP_WRITE, on_event, c);
-        if (r < 0) {                            /* out of memory or of epoll watches */
+        if (r < 0) { /* out of memory or of epoll watches */
                 close(fd);
                 notify_failure(c, -r);
                 return c;
@@ -339,7 +339,7 @@ static void on_event(struct loop_watch *w, unsigned ready)
                         return;
                 c->raw_readable = true;
                 c->raw_end = ready & (LOOP_READ_END | LOOP_HUP);
-                connected(c, ready & LOOP_HUP);         /* writable and no error: there is nothing to ask for */
+                connected(c, ready & LOOP_HUP); /* writable and no error: there is nothing to ask for */
                 if (ready & LOOP_READ)
                         call_readable(c);
                 return;
@@ -591,7 +591,7 @@ enum io_result conn_write_chain(struct conn *c, struct chain *from)
                 if (r != IO_OK)
                         return r;
                 chain_drop(from, n);
-                if (n < want && !c->tls)        /* the socket is full: no need to hear it */
+                if (n < want && !c->tls) /* the socket is full: no need to hear it */
                         return write_blocked(c);
         }
         return has_pending(c) ? write_blocked(c) : IO_OK;

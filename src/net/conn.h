@@ -17,8 +17,8 @@ struct conn_ops {
         /* Connected (and, with TLS, the handshake done): err 0. Otherwise a positive errno, and conn_error_text() says more;
          * the owner must still conn_close(). Not called for conn_accepted() without TLS. May be NULL. */
         void (*on_connect)(struct conn *c, void *arg, int err);
-        void (*on_readable)(struct conn *c, void *arg);         /* bytes, EOF or an error can be read */
-        void (*on_writable)(struct conn *c, void *arg);         /* after a write said IO_AGAIN */
+        void (*on_readable)(struct conn *c, void *arg); /* bytes, EOF or an error can be read */
+        void (*on_writable)(struct conn *c, void *arg); /* after a write said IO_AGAIN */
 };
 
 /* Takes the accepted fd (owned from now on). `tls` NULL: plain; else starts a server handshake with it. */
@@ -36,7 +36,7 @@ struct conn_connect_opts {
 /* Never fails here: an immediate error arrives through on_connect at the end of the turn. */
 struct conn *conn_connect(struct loop *l, const struct addr *to, const struct conn_connect_opts *o, const struct conn_ops *ops, void *arg);
 
-void conn_set_ops(struct conn *c, const struct conn_ops *ops, void *arg);       /* hand a connection to another owner */
+void conn_set_ops(struct conn *c, const struct conn_ops *ops, void *arg); /* hand a connection to another owner */
 
 /* IO_OK: *n > 0 bytes. Reads at most cap (> 0). */
 enum io_result conn_read(struct conn *c, void *p, size_t cap, size_t *n);
@@ -46,7 +46,7 @@ enum io_result conn_read_chain(struct conn *c, struct chain *to, size_t max, siz
 enum io_result conn_writev(struct conn *c, const struct iovec *iov, unsigned iovcnt, size_t *n);
 /* Writes and drops from the front of `from`. IO_OK: all gone. IO_AGAIN: some left; on_writable follows. */
 enum io_result conn_write_chain(struct conn *c, struct chain *from);
-enum io_result conn_shutdown_write(struct conn *c);     /* FIN, or close_notify + FIN; IO_AGAIN: call again when writable */
+enum io_result conn_shutdown_write(struct conn *c); /* FIN, or close_notify + FIN; IO_AGAIN: call again when writable */
 
 /* on_readable stops until conn_resume_read(), which calls it again (deferred) if something is there or may be. */
 void conn_pause_read(struct conn *c);
@@ -57,7 +57,7 @@ bool conn_peer_gone(struct conn *c);
 /* No callback after this; the memory goes at the end of the turn. `reset`: RST instead of FIN. Harmless on NULL. */
 void conn_close(struct conn *c, bool reset);
 
-int conn_fd(const struct conn *c);              /* for splice(2); -1 with TLS that cannot bypass */
+int conn_fd(const struct conn *c); /* for splice(2); -1 with TLS that cannot bypass */
 bool conn_is_tls(const struct conn *c);
 /* For splice(2) users: tells the connection that reading/writing its fd said EAGAIN, so that the edge is awaited again. */
 void conn_read_blocked(struct conn *c);
@@ -72,7 +72,7 @@ int conn_errno(const struct conn *c);
 /* "connection refused", "TLS: certificate has expired (…)"; never NULL; valid while c is. */
 const char *conn_error_text(const struct conn *c);
 struct tls_info;
-const struct tls_info *conn_tls_info(struct conn *c);   /* NULL when plain or before the handshake's end */
+const struct tls_info *conn_tls_info(struct conn *c); /* NULL when plain or before the handshake's end */
 uint64_t conn_bytes_read(const struct conn *c);
 uint64_t conn_bytes_written(const struct conn *c);
 void conn_count_spliced(struct conn *c, uint64_t rd, uint64_t wr);

@@ -28,7 +28,7 @@ struct dns_query {
         struct loop_task done;
         struct addr *v;
         unsigned n, ttl_s;
-        int status;                             /* ARES_* */
+        int status; /* ARES_* */
 };
 
 struct dns {
@@ -62,9 +62,10 @@ static void on_timer(struct loop_timer *t)
 static void on_socket(struct loop_watch *w, unsigned ready)
 {
         struct dns *d = w->arg;
-        int fd = w->fd;                         /* w may be gone when c-ares returns */
+        int fd = w->fd; /* w may be gone when c-ares returns */
 
-        ares_process_fd(d->channel, ready & (LOOP_READ | LOOP_HUP) ? fd : ARES_SOCKET_BAD, ready & (LOOP_WRITE | LOOP_HUP) ? fd : ARES_SOCKET_BAD);
+        ares_process_fd(d->channel, ready & (LOOP_READ | LOOP_HUP) ? fd : ARES_SOCKET_BAD,
+                        ready & (LOOP_WRITE | LOOP_HUP) ? fd : ARES_SOCKET_BAD);
         schedule(d);
 }
 
@@ -91,7 +92,7 @@ static void on_socket_state(void *arg, ares_socket_t fd, int readable, int writa
         }
         s = MEM_NEW(struct dns_socket);
         if (loop_watch(d->loop, &s->watch, fd, want | LOOP_LEVEL, on_socket, d) < 0) {
-                free(s);                        /* the query will time out */
+                free(s); /* the query will time out */
                 return;
         }
         LIST_INSERT_HEAD(&d->sockets, s, link);
@@ -133,7 +134,8 @@ struct dns *dns_new(struct loop *l, const struct str *servers, unsigned nservers
         d->loop = l;
         d->timer.fn = on_timer;
         d->timer.arg = d;
-        if (ares_init_options(&d->channel, &o, ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB) != ARES_SUCCESS) {
+        if (ares_init_options(&d->channel, &o, ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB) !=
+            ARES_SUCCESS) {
                 free(d);
                 errno = ENOMEM;
                 return NULL;
@@ -163,7 +165,7 @@ void dns_free(struct dns *d)
                 return;
         LIST_FOREACH (q, &d->queries, link)
                 q->cancelled = true;
-        ares_destroy(d->channel);               /* ends what it has: see on_answer() */
+        ares_destroy(d->channel); /* ends what it has: see on_answer() */
         for (q = LIST_FIRST(&d->queries); q; q = next) {
                 next = LIST_NEXT(q, link);
                 query_free(q);
@@ -275,7 +277,8 @@ static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo 
         ares_freeaddrinfo(res);
 }
 
-struct dns_query *dns_resolve(struct dns *d, struct str name, enum dns_family f, void (*fn)(void *arg, const struct dns_result *r), void *arg)
+struct dns_query *dns_resolve(struct dns *d, struct str name, enum dns_family f, void (*fn)(void *arg, const struct dns_result *r),
+                              void *arg)
 {
         struct ares_addrinfo_hints hints = { .ai_flags = ARES_AI_NOSORT, .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM };
         struct dns_query *q = MEM_NEW(struct dns_query);

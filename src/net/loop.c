@@ -1,8 +1,8 @@
 /* The event loop. Three choices shape it.
  *
- * Events name a descriptor, not a pointer: epoll hands back (generation, fd), and a table by fd finds the watch. So an event that was already
- * fetched when its watch was removed, or whose fd was closed and reused in the same turn, is dropped by a comparison, and watches may
- * live in memory that is freed right after loop_unwatch().
+ * Events name a descriptor, not a pointer: epoll hands back (generation, fd), and a table by fd finds the watch. So an event that was
+ * already fetched when its watch was removed, or whose fd was closed and reused in the same turn, is dropped by a comparison, and watches
+ * may live in memory that is freed right after loop_unwatch().
  *
  * A timer that is moved to a later time stays where it is in the wheel; its slot's turn finds that it is not due and moves it then. An
  * idle timeout that every request re-arms thus costs one store. (The slot is never later than due_ms: that is the invariant.)
@@ -24,7 +24,7 @@
 
 enum {
         EVENTS_A_WAIT = 256,
-        TASKS_A_TURN = 4096,                    /* a task that queues itself must not starve the sockets */
+        TASKS_A_TURN = 4096, /* a task that queues itself must not starve the sockets */
 };
 
 struct post {
@@ -42,7 +42,7 @@ struct loop {
         struct wheel wheel;
         struct loop_task *tasks, **tasks_end;
         struct loop_watch wake;
-        _Atomic(struct post *) posts;           /* newest first */
+        _Atomic(struct post *) posts; /* newest first */
         atomic_bool stop;
 };
 
@@ -121,7 +121,7 @@ void loop_free(struct loop *l)
 {
         if (!l)
                 return;
-        run_tasks(l);                           /* what was closed in the last turn still has to be freed */
+        run_tasks(l); /* what was closed in the last turn still has to be freed */
         for (struct post *p = take_posts(l), *next; p; p = next) {
                 next = p->next;
                 free(p);
@@ -192,7 +192,7 @@ int loop_watch_change(struct loop *l, struct loop_watch *w, unsigned want)
 
         assert(w->fd >= 0);
         if (w->want == want && (want & LOOP_LEVEL))
-                return 0;                       /* edge-triggered: the call asks for the present state again */
+                return 0; /* edge-triggered: the call asks for the present state again */
         w->want = want;
         return epoll_ctl(l->epfd, EPOLL_CTL_MOD, w->fd, &ev) < 0 ? -errno : 0;
 }
@@ -269,7 +269,7 @@ static void wake_up(struct loop *l)
 
         do
                 n = write(l->wake.fd, &one, sizeof(one));
-        while (n < 0 && errno == EINTR);        /* EAGAIN: the counter is full, so it wakes anyway */
+        while (n < 0 && errno == EINTR); /* EAGAIN: the counter is full, so it wakes anyway */
 }
 
 void loop_post(struct loop *l, void (*fn)(void *arg), void *arg)

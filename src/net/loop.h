@@ -16,27 +16,27 @@ enum {
         LOOP_READ = 1,
         LOOP_WRITE = 2,
         LOOP_HUP = 4,
-        LOOP_LEVEL = 8,                         /* level-triggered; for accept sockets and simple readers */
-        LOOP_READ_END = 16,                     /* reported only, with LOOP_READ: the peer will send no more (its FIN is in) */
+        LOOP_LEVEL = 8,     /* level-triggered; for accept sockets and simple readers */
+        LOOP_READ_END = 16, /* reported only, with LOOP_READ: the peer will send no more (its FIN is in) */
 };
 
 struct loop_watch {
-        int fd;                                 /* -1: not registered (so is a zeroed watch) */
-        unsigned want;                          /* LOOP_* given to loop_watch() */
-        void (*fn)(struct loop_watch *w, unsigned ready);       /* ready: LOOP_READ | LOOP_WRITE | LOOP_HUP (error or hang-up) */
+        int fd;                                           /* -1: not registered (so is a zeroed watch) */
+        unsigned want;                                    /* LOOP_* given to loop_watch() */
+        void (*fn)(struct loop_watch *w, unsigned ready); /* ready: LOOP_READ | LOOP_WRITE | LOOP_HUP (error or hang-up) */
         void *arg;
-        uint32_t generation;                    /* the loop's: a stale event of the same turn is dropped */
+        uint32_t generation; /* the loop's: a stale event of the same turn is dropped */
 };
 
 struct loop_timer {
-        struct loop_timer *next, **pprev;       /* the loop's */
-        uint64_t due_ms;                        /* monotonic; 0: not armed */
+        struct loop_timer *next, **pprev; /* the loop's */
+        uint64_t due_ms;                  /* monotonic; 0: not armed */
         void (*fn)(struct loop_timer *t);
         void *arg;
 };
 
 struct loop_task {
-        struct loop_task *next;                 /* the loop's */
+        struct loop_task *next; /* the loop's */
         bool queued;
         void (*fn)(struct loop_task *t);
         void *arg;
@@ -53,7 +53,7 @@ uint64_t loop_now_us(const struct loop *l);
 /* Registers w->fd. 0, or -errno. The watch stays in the caller's memory until loop_unwatch(). */
 int loop_watch(struct loop *l, struct loop_watch *w, int fd, unsigned want, void (*fn)(struct loop_watch *, unsigned), void *arg);
 int loop_watch_change(struct loop *l, struct loop_watch *w, unsigned want);
-void loop_unwatch(struct loop *l, struct loop_watch *w);        /* does not close the fd; harmless when not registered */
+void loop_unwatch(struct loop *l, struct loop_watch *w); /* does not close the fd; harmless when not registered */
 /* Closes the fd too. epoll(7) lets go of it by itself then, which saves a system call; not for an fd of which there is a duplicate. */
 void loop_unwatch_close(struct loop *l, struct loop_watch *w);
 

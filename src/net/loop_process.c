@@ -65,7 +65,7 @@ void loop_signal_free(struct loop_signal *s)
         if (!s || s->freed)
                 return;
         int fd = s->watch.fd;
-        s->freed = true;                        /* perhaps from inside fn: the memory goes at the end of the turn */
+        s->freed = true; /* perhaps from inside fn: the memory goes at the end of the turn */
         loop_unwatch(s->loop, &s->watch);
         close(fd);
         s->gone = (struct loop_task){ .fn = signal_gone, .arg = s };
@@ -109,7 +109,7 @@ static void on_child(struct loop_watch *w, unsigned ready)
 
 struct loop_child *loop_child_new(struct loop *l, pid_t pid, void (*fn)(void *arg, pid_t pid, int status), void *arg)
 {
-        int fd = (int)syscall(SYS_pidfd_open, pid, 0);          /* close-on-exec by itself */
+        int fd = (int)syscall(SYS_pidfd_open, pid, 0); /* close-on-exec by itself */
 
         if (fd < 0)
                 return NULL;

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #ifndef IP6T_SO_ORIGINAL_DST
-#define IP6T_SO_ORIGINAL_DST 80         /* linux/netfilter_ipv6/ip6_tables.h clashes with libc's headers */
+#define IP6T_SO_ORIGINAL_DST 80 /* linux/netfilter_ipv6/ip6_tables.h clashes with libc's headers */
 #endif
 
 static int set_int(int fd, int level, int name, int v)
@@ -43,7 +43,7 @@ static int listen_options(int fd, const struct addr *a, const struct sock_listen
         if (a->sa.sa_family == AF_UNIX)
                 return 0;
         r = set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-        if (r == 0)                             /* what accept(2) returns inherits it */
+        if (r == 0) /* what accept(2) returns inherits it */
                 r = set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
         if (r == 0 && o->reuse_port)
                 r = set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
@@ -216,7 +216,7 @@ int sock_in_netns(const char *ns_path, int (*fn)(void *arg), void *arg)
         }
         close(there);
         int r = fn(arg);
-        if (setns(home, CLONE_NEWNET) < 0) {    /* going on here would send traffic from the wrong place */
+        if (setns(home, CLONE_NEWNET) < 0) { /* going on here would send traffic from the wrong place */
                 perror("postern: cannot return to the thread's network namespace");
                 abort();
         }

@@ -182,7 +182,7 @@ static bool set_protocol(struct tls_ctx *t, const struct tls_ctx_opts *o, struct
         /* A peer that closes without close_notify is at its end, as elsewhere; message framing finds truncation. */
         SSL_CTX_set_options(t->ssl, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_IGNORE_UNEXPECTED_EOF);
         SSL_CTX_set_read_ahead(t->ssl, 1);
-        SSL_CTX_set_session_cache_mode(t->ssl, SSL_SESS_CACHE_OFF);     /* tickets carry the state */
+        SSL_CTX_set_session_cache_mode(t->ssl, SSL_SESS_CACHE_OFF); /* tickets carry the state */
         SSL_CTX_set_session_id_context(t->ssl, session_context, sizeof(session_context) - 1);
         if (SSL_CTX_set_min_proto_version(t->ssl, o->min_version ? o->min_version : TLS1_2_VERSION) != 1 ||
             SSL_CTX_set_max_proto_version(t->ssl, o->max_version) != 1) {

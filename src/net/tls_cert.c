@@ -24,7 +24,7 @@ static bool set_serial(X509 *x)
 
         if (RAND_bytes(raw, sizeof(raw)) != 1)
                 return false;
-        raw[0] = (raw[0] & 0x7f) | 0x40;        /* positive, and of full length */
+        raw[0] = (raw[0] & 0x7f) | 0x40; /* positive, and of full length */
         BIGNUM *n = BN_bin2bn(raw, sizeof(raw), NULL);
         bool ok = n && BN_to_ASN1_INTEGER(n, X509_get_serialNumber(x));
         BN_free(n);
@@ -87,7 +87,7 @@ static bool add_sans(X509 *x, const struct tls_cert_req *r)
                 ok = push_name(names, GEN_IPADD, r->ip[i]);
         for (unsigned i = 0; ok && i < r->nuri; i++)
                 ok = push_name(names, GEN_URI, r->uri[i]);
-        if (ok && sk_GENERAL_NAME_num(names) > 0)       /* RFC 5280 §4.2.1.6: critical when the subject is empty */
+        if (ok && sk_GENERAL_NAME_num(names) > 0) /* RFC 5280 §4.2.1.6: critical when the subject is empty */
                 ok = add_ext(x, NID_subject_alt_name, names, !r->cn.n && !r->no);
         GENERAL_NAMES_free(names);
         return ok;
@@ -102,10 +102,10 @@ static bool add_usage(X509 *x, const struct tls_cert_req *r)
 
         if (ok) {
                 bc->ca = r->ca ? 0xff : 0;
-                ASN1_BIT_STRING_set_bit(ku, 0, 1);                      /* digitalSignature */
+                ASN1_BIT_STRING_set_bit(ku, 0, 1); /* digitalSignature */
                 if (r->ca) {
-                        ASN1_BIT_STRING_set_bit(ku, 5, 1);              /* keyCertSign */
-                        ASN1_BIT_STRING_set_bit(ku, 6, 1);              /* cRLSign */
+                        ASN1_BIT_STRING_set_bit(ku, 5, 1); /* keyCertSign */
+                        ASN1_BIT_STRING_set_bit(ku, 6, 1); /* cRLSign */
                 }
                 if (r->server)
                         sk_ASN1_OBJECT_push(eku, OBJ_nid2obj(NID_server_auth));
@@ -175,8 +175,8 @@ static bool write_pem(X509 *x, EVP_PKEY *key, struct buf *cert_pem, struct buf *
         return ok;
 }
 
-int tls_cert_make(const struct tls_cert_req *r, struct str issuer_cert_pem, struct str issuer_key_pem, struct buf *cert_pem, struct buf *key_pem,
-                  struct diags *d)
+int tls_cert_make(const struct tls_cert_req *r, struct str issuer_cert_pem, struct str issuer_key_pem, struct buf *cert_pem,
+                  struct buf *key_pem, struct diags *d)
 {
         EVP_PKEY *key = EVP_EC_gen("P-256"), *issuer_key = NULL;
         X509 *issuer = NULL, *x = NULL;
@@ -200,7 +200,8 @@ int tls_cert_make(const struct tls_cert_req *r, struct str issuer_cert_pem, stru
                 ok = x && write_pem(x, key, cert_pem, key_pem);
         }
         if (!ok && d)
-                diag_add(d, DIAG_ERROR, "PST0202", NULL, "cannot make the certificate for \"" STR_FMT "\": %s: %s", STR_ARG(r->cn), what, tls_reason());
+                diag_add(d, DIAG_ERROR, "PST0202", NULL, "cannot make the certificate for \"" STR_FMT "\": %s: %s", STR_ARG(r->cn), what,
+                         tls_reason());
         ERR_clear_error();
         X509_free(x);
         X509_free(issuer);

@@ -10,9 +10,9 @@ struct tls_ctx {
         _Atomic unsigned refs;
         SSL_CTX *ssl;
         bool server, verifies;
-        unsigned char *alpn;                    /* in wire form: length, name, ... */
+        unsigned char *alpn; /* in wire form: length, name, ... */
         unsigned alpn_bytes;
-        char *verify_host;                      /* NULL: not checked */
+        char *verify_host; /* NULL: not checked */
 };
 
 /* In tls_session.c: the callback that SSL_CTX_set_verify() takes; it notes why a certificate was refused. */

@@ -18,7 +18,7 @@ struct tls_session {
         struct tls_ctx *ctx;
         char *error;
         char *verify_error;
-        struct arena arena;                     /* for info */
+        struct arena arena; /* for info */
         struct tls_info *info;
         bool shut;
 };
@@ -71,7 +71,7 @@ struct tls_session *tls_session_new(struct tls_ctx *ctx, struct conn *c, struct 
         s->ssl = SSL_new(ctx->ssl);
         BIO *b = BIO_new(method);
         if (!s->ssl || !b)
-                abort();                        /* out of memory */
+                abort(); /* out of memory */
         BIO_set_data(b, c);
         BIO_set_init(b, 1);
         SSL_set_bio(s->ssl, b, b);
@@ -82,7 +82,7 @@ struct tls_session *tls_session_new(struct tls_ctx *ctx, struct conn *c, struct 
         }
         SSL_set_connect_state(s->ssl);
         struct addr ip;
-        if (sni.n && !addr_parse_ip(&ip, sni, 0)) {             /* RFC 6066 §3: no addresses */
+        if (sni.n && !addr_parse_ip(&ip, sni, 0)) { /* RFC 6066 §3: no addresses */
                 char *z = str_dup(sni);
 
                 SSL_set_tlsext_host_name(s->ssl, z);
@@ -133,7 +133,8 @@ static char *cert_names(X509 *x)
                             inet_ntop(v6 ? AF_INET6 : AF_INET, ASN1_STRING_get0_data(g->d.ip), ip, sizeof(ip)))
                                 buf_printf(&b, "%s%s", b.n ? ", " : "", ip);
                 } else if (g->type == GEN_DNS || g->type == GEN_URI) {
-                        buf_printf(&b, "%s%.*s", b.n ? ", " : "", ASN1_STRING_length(g->d.ia5), (const char *)ASN1_STRING_get0_data(g->d.ia5));
+                        buf_printf(&b, "%s%.*s", b.n ? ", " : "", ASN1_STRING_length(g->d.ia5),
+                                   (const char *)ASN1_STRING_get0_data(g->d.ia5));
                 }
         }
         GENERAL_NAMES_free(names);
@@ -177,11 +178,11 @@ const char *tls_session_error(const struct tls_session *s)
         return s->error;
 }
 
-enum { ALERT_REASON_BASE = 1000 };              /* OpenSSL: the reason of a received alert is 1000 + its number (RFC 8446 §6) */
+enum { ALERT_REASON_BASE = 1000 }; /* OpenSSL: the reason of a received alert is 1000 + its number (RFC 8446 §6) */
 
 static const char *alert_text(int alert)
 {
-        switch (alert) {                        /* newer than OpenSSL's own table */
+        switch (alert) { /* newer than OpenSSL's own table */
         case 116:
                 return "certificate required";
         case 120:
@@ -205,7 +206,8 @@ static void note_error(struct tls_session *s, int kind, bool handshake)
                 if (handshake)
                         s->error = mem_strdup("TLS: the peer closed the connection during the handshake");
         } else if (reason > ALERT_REASON_BASE && reason < ALERT_REASON_BASE + 256) {
-                s->error = mem_printf("TLS: the peer refused: %s (alert %d)", alert_text(reason - ALERT_REASON_BASE), reason - ALERT_REASON_BASE);
+                s->error = mem_printf("TLS: the peer refused: %s (alert %d)", alert_text(reason - ALERT_REASON_BASE),
+                                      reason - ALERT_REASON_BASE);
         } else if (reason == SSL_R_WRONG_VERSION_NUMBER || reason == SSL_R_HTTP_REQUEST || reason == SSL_R_PACKET_LENGTH_TOO_LONG) {
                 s->error = mem_strdup("TLS: the peer does not speak TLS here");
         } else {
@@ -228,7 +230,7 @@ enum io_result tls_session_handshake(struct tls_session *s)
         int kind = SSL_get_error(s->ssl, r);
         if (kind == SSL_ERROR_WANT_READ || kind == SSL_ERROR_WANT_WRITE)
                 return IO_AGAIN;
-        if (kind != SSL_ERROR_SYSCALL || ERR_peek_error() || errno == 0)        /* else the socket's own error tells more */
+        if (kind != SSL_ERROR_SYSCALL || ERR_peek_error() || errno == 0) /* else the socket's own error tells more */
                 note_error(s, kind, true);
         return IO_ERROR;
 }

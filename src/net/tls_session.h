@@ -14,8 +14,8 @@ enum io_result tls_session_handshake(struct tls_session *s);
 enum io_result tls_session_read(struct tls_session *s, void *p, size_t cap, size_t *n);
 /* Never IO_AGAIN: what the socket does not take, conn_raw_send() keeps. */
 enum io_result tls_session_write(struct tls_session *s, const void *p, size_t len, size_t *n);
-void tls_session_shutdown(struct tls_session *s);               /* close_notify; harmless to repeat */
-const char *tls_session_error(const struct tls_session *s);     /* NULL: none */
+void tls_session_shutdown(struct tls_session *s);           /* close_notify; harmless to repeat */
+const char *tls_session_error(const struct tls_session *s); /* NULL: none */
 void tls_session_fail(struct tls_session *s, const char *why);
 const struct tls_info *tls_session_info(struct tls_session *s);
 

@@ -7,7 +7,7 @@
 enum { SHIFT0 = 8, SHIFT = 6 };
 static const uint64_t REACH_MS = (uint64_t)1 << (SHIFT0 + SHIFT * (WHEEL_LEVELS - 1));
 
-static unsigned level_shift(unsigned level)     /* level 1 .. */
+static unsigned level_shift(unsigned level) /* level 1 .. */
 {
         return SHIFT0 + SHIFT * (level - 1);
 }
@@ -42,7 +42,7 @@ static void insert(struct wheel *w, struct loop_timer *t)
         uint64_t due = t->due_ms > w->now_ms ? t->due_ms : w->now_ms + 1;
         uint64_t in = due - w->now_ms;
 
-        if (in >= REACH_MS) {                   /* beyond the last level: looked at again on the way */
+        if (in >= REACH_MS) { /* beyond the last level: looked at again on the way */
                 in = REACH_MS - 1;
                 due = w->now_ms + in;
         }
@@ -64,7 +64,7 @@ static void insert(struct wheel *w, struct loop_timer *t)
 void wheel_arm(struct wheel *w, struct loop_timer *t, uint64_t due_ms)
 {
         if (t->due_ms && t->pprev && due_ms >= t->due_ms) {
-                t->due_ms = due_ms;             /* its slot's turn will move it */
+                t->due_ms = due_ms; /* its slot's turn will move it */
                 return;
         }
         unlink_timer(t);
@@ -84,7 +84,7 @@ static uint64_t next_of_level0(struct wheel *w)
                 unsigned i = (unsigned)((w->now_ms + d) % WHEEL_SLOTS0);
                 uint64_t word = w->used0[i / 64] >> (i % 64);
 
-                if (!word) {                    /* to the start of the next word */
+                if (!word) { /* to the start of the next word */
                         d += 64 - i % 64;
                         continue;
                 }

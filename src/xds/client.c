@@ -77,7 +77,8 @@ static void on_sub_timeout(struct loop_timer *t)
         if (s->answered)
                 return;
         s->answered = true;
-        LOG(LOG_WARN, "xds", "%s: no answer%s%s within the initial fetch timeout", xds_type_name(s->type), s->name.n ? " for " : "", s->name.p);
+        LOG(LOG_WARN, "xds", "%s: no answer%s%s within the initial fetch timeout", xds_type_name(s->type), s->name.n ? " for " : "",
+            s->name.p);
         if (c->sink.on_timeout)
                 c->sink.on_timeout(c->sink.arg, s->type, s->name);
 }
@@ -133,7 +134,7 @@ void xds_client_unwant(struct xds_client *c, enum xds_type t, struct str name)
         if (!s || !s->refs || --s->refs)
                 return;
         loop_timer_stop(c->loop, &s->timeout);
-        c->type[t].must_ask = true;             /* it is forgotten when that is said, unless it is wanted again before */
+        c->type[t].must_ask = true; /* it is forgotten when that is said, unless it is wanted again before */
         soon(c);
 }
 
@@ -171,7 +172,7 @@ static char **wanted_names(struct client_type *ty, struct arena *a, bool only_ne
         char **v = arena_alloc(a, (ty->subs.live + 1) * sizeof(*v));
 
         *n = 0;
-        STRMAP_EACH(&ty->subs, it) {
+        STRMAP_EACH (&ty->subs, it) {
                 struct client_sub *s = it->value;
 
                 if (s->name.n && !(only_new && s->announced))
@@ -224,7 +225,7 @@ static void ask_sotw(struct xds_client *c, enum xds_type t, struct arena *a)
 static void add_initial_versions(struct client_type *ty, struct arena *a, Xds__DeltaDiscoveryRequest *r)
 {
         r->initial_resource_versions = arena_alloc(a, (ty->held.live + 1) * sizeof(*r->initial_resource_versions));
-        STRMAP_EACH(&ty->held, it) {
+        STRMAP_EACH (&ty->held, it) {
                 const struct held *h = it->value;
                 Xds__DeltaDiscoveryRequest__InitialResourceVersionsEntry *e = arena_alloc(a, sizeof(*e));
 
@@ -252,9 +253,9 @@ static void ask_delta(struct xds_client *c, enum xds_type t, struct arena *a, ch
         r.response_nonce = ty->nonce;
         r.error_detail = error_detail(ty, a);
         if (ty->asked && !ty->nonce && !r.n_resource_names_subscribe && !ngone)
-                return;                         /* says nothing */
+                return; /* says nothing */
         send_message(c, t, &r.base);
-        set_text(&ty->nonce, (struct str){ NULL, 0 });          /* delta: a nonce is answered once */
+        set_text(&ty->nonce, (struct str){ NULL, 0 }); /* delta: a nonce is answered once */
 }
 
 static void ask(struct xds_client *c, enum xds_type t)
@@ -299,7 +300,7 @@ static void deliver_held(struct xds_client *c, enum xds_type t)
         struct arena a;
         struct diags d;
 
-        STRMAP_EACH(&ty->subs, it) {
+        STRMAP_EACH (&ty->subs, it) {
                 struct client_sub *s = it->value;
                 any |= s->deliver;
         }
@@ -308,7 +309,7 @@ static void deliver_held(struct xds_client *c, enum xds_type t)
         arena_init(&a, 65536);
         diags_init(&d);
         u.v = arena_zalloc(&a, (ty->held.live + 1) * sizeof(*u.v));
-        STRMAP_EACH(&ty->held, it) {
+        STRMAP_EACH (&ty->held, it) {
                 struct held *h = it->value;
                 struct client_sub *s = strmap_get(&ty->subs, all ? STR("") : it->key);
 
@@ -318,7 +319,7 @@ static void deliver_held(struct xds_client *c, enum xds_type t)
                 u.from_disk &= h->from_disk;
                 xds_decode_resource(&u.v[u.n++], t, &a, &d);
         }
-        STRMAP_EACH(&ty->subs, it)
+        STRMAP_EACH (&ty->subs, it)
                 ((struct client_sub *)it->value)->deliver = false;
         if (!deliver(c, &u, &d))
                 for (size_t i = 0; i < u.n; i++)
@@ -371,7 +372,7 @@ static void take(struct xds_client *c, struct xds_update *u, bool decoded, struc
         struct buf error = BUF_INIT;
 
         if (ty->must_ask && (ty->nonce || ty->nack))
-                ask(c, u->type);                /* the response before this one gets its own answer */
+                ask(c, u->type); /* the response before this one gets its own answer */
         if (decoded) {
                 drop_unwanted(c, u);
                 bool ok = deliver(c, u, d);
@@ -398,7 +399,8 @@ static void take(struct xds_client *c, struct xds_update *u, bool decoded, struc
 
 bool client_on_message(struct xds_client *c, struct str msg)
 {
-        const ProtobufCMessageDescriptor *kind = c->delta ? &xds__delta_discovery_response__descriptor : &xds__discovery_response__descriptor;
+        const ProtobufCMessageDescriptor *kind = c->delta ? &xds__delta_discovery_response__descriptor
+                                                          : &xds__discovery_response__descriptor;
         struct xds_update u = { 0 };
         struct arena a;
         struct diags d;
@@ -447,7 +449,7 @@ void client_stream_down(struct xds_client *c)
                 set_text(&ty->nack, (struct str){ NULL, 0 });
                 ty->asked = ty->must_ask = false;
                 ty->stats.update_failure += ty->subs.live > 0;
-                STRMAP_EACH(&ty->subs, it)
+                STRMAP_EACH (&ty->subs, it)
                         ((struct client_sub *)it->value)->announced = false;
         }
 }
@@ -477,9 +479,9 @@ void xds_client_free(struct xds_client *c)
         for (int t = 0; t < XDS_TYPES; t++) {
                 struct client_type *ty = &c->type[t];
 
-                STRMAP_EACH(&ty->subs, it)
+                STRMAP_EACH (&ty->subs, it)
                         sub_free(it->value);
-                STRMAP_EACH(&ty->held, it)
+                STRMAP_EACH (&ty->held, it)
                         free(it->value);
                 strmap_fini(&ty->subs);
                 strmap_fini(&ty->held);
@@ -508,7 +510,8 @@ const struct xds_stats *xds_client_stats(const struct xds_client *c, enum xds_ty
         return &c->type[t].stats;
 }
 
-bool xds_client_get(const struct xds_client *c, enum xds_type t, struct str name, struct str *value, struct str *version, uint64_t *updated_real_us)
+bool xds_client_get(const struct xds_client *c, enum xds_type t, struct str name, struct str *value, struct str *version,
+                    uint64_t *updated_real_us)
 {
         const struct held *h = strmap_get(&c->type[t].held, name);
 

@@ -1,5 +1,6 @@
-/* The connection under the ADS client: resolve, connect, HTTP/2, one gRPC stream; and when it ends, after a while, again. Targets are tried in
- * turn. A stream that was answered resets the back-off, one that ends before does not: a server that accepts and hangs up is no server. */
+/* The connection under the ADS client: resolve, connect, HTTP/2, one gRPC stream; and when it ends, after a while, again. Targets are tried
+ * in turn. A stream that was answered resets the back-off, one that ends before does not: a server that accepts and hangs up is no server.
+ */
 #include "base/log.h"
 #include "base/mem.h"
 #include "xds/client.h"
@@ -8,7 +9,7 @@
 
 /* What the callbacks of a stream and its connection are given: it outlives the client's interest in them. */
 struct client_link {
-        struct xds_client *client;              /* NULL: let go */
+        struct xds_client *client; /* NULL: let go */
         struct http_conn *http;
         unsigned refs;
 };
@@ -139,7 +140,7 @@ static void on_io_connect(struct conn *io, void *arg, int err)
         c->io = NULL;
         c->link = MEM_NEW(struct client_link);
         c->link->client = c;
-        c->link->refs = 2;                      /* the client's and the connection's */
+        c->link->refs = 2; /* the client's and the connection's */
         c->link->http = http_client_h2(io, NULL, &http_ops, c->link);
         open_stream(c);
 }
@@ -224,7 +225,8 @@ void client_link_init(struct xds_client *c, const struct xds_client_opts *o)
                 c->targets[c->ntargets++] = str_of(str_dup(o->targets[i]));
         c->metadata = mem_calloc(o->nmetadata, sizeof(*c->metadata));
         for (unsigned i = 0; i < o->nmetadata; i++)
-                c->metadata[c->nmetadata++] = (struct http_hdr){ .name = str_of(str_dup(o->metadata[i].name)), .value = str_of(str_dup(o->metadata[i].value)) };
+                c->metadata[c->nmetadata++] = (struct http_hdr){ .name = str_of(str_dup(o->metadata[i].name)),
+                                                                 .value = str_of(str_dup(o->metadata[i].value)) };
         c->tls = o->tls ? tls_ctx_ref(o->tls) : NULL;
         c->sni = str_of(str_dup(o->sni));
         c->authority = str_of(str_dup(o->authority));

@@ -1,4 +1,5 @@
-/* Discovery responses to updates. A resource's name is field 1 of all five kinds, so a resource that cannot be unpacked can still be named. */
+/* Discovery responses to updates. A resource's name is field 1 of all five kinds, so a resource that cannot be unpacked can still be named.
+ */
 #include "xds/decode.h"
 
 #include "base/clock.h"
@@ -10,7 +11,8 @@
 
 enum { ERROR_TEXT_MAX_BYTES = 4096, WARNED_MAX = 1000 };
 
-static const struct str resource_url = { "type.googleapis.com/envoy.service.discovery.v3.Resource", sizeof("type.googleapis.com/envoy.service.discovery.v3.Resource") - 1 };
+static const struct str resource_url = { "type.googleapis.com/envoy.service.discovery.v3.Resource",
+                                         sizeof("type.googleapis.com/envoy.service.discovery.v3.Resource") - 1 };
 
 static bool varint(const uint8_t **p, const uint8_t *end, uint64_t *v)
 {
@@ -89,7 +91,7 @@ static bool from_any(const Gp__Any *any, enum xds_type t, struct arena *a, struc
         struct str url = str_of(any && any->type_url ? any->type_url : "");
         struct str value = any && any->value.data ? str_make((const char *)any->value.data, any->value.len) : STR("");
 
-        if (str_eq(url, resource_url)) {        /* wrapped, with a name of its own */
+        if (str_eq(url, resource_url)) { /* wrapped, with a name of its own */
                 const Xds__Resource *w = (const Xds__Resource *)pb_unpack(&xds__resource__descriptor, value.p, value.n, a, NULL);
 
                 if (!w || !w->resource || !w->resource->type_url || str_eqc(resource_url, w->resource->type_url)) {
@@ -99,7 +101,8 @@ static bool from_any(const Gp__Any *any, enum xds_type t, struct arena *a, struc
                 return from_any(w->resource, t, a, r, d);
         }
         if (xds_type_of(url) != (int)t) {
-                diag_add(d, DIAG_ERROR, "PST0402", NULL, "%s: a resource of type \"" STR_FMT "\", not \"%s\"", xds_type_name(t), STR_ARG(url), xds_type_url(t));
+                diag_add(d, DIAG_ERROR, "PST0402", NULL, "%s: a resource of type \"" STR_FMT "\", not \"%s\"", xds_type_name(t),
+                         STR_ARG(url), xds_type_url(t));
                 return false;
         }
         r->value = value;
@@ -152,7 +155,7 @@ bool xds_decode_delta(const Xds__DeltaDiscoveryResponse *r, enum xds_type t, str
         for (size_t i = 0; i < r->n_resources; i++) {
                 struct xds_resource *x = &u->v[u->n];
 
-                if (!r->resources[i]->resource)         /* a heartbeat: nothing new */
+                if (!r->resources[i]->resource) /* a heartbeat: nothing new */
                         continue;
                 u->n++;
                 if (!from_any(r->resources[i]->resource, t, a, x, d))

@@ -6,7 +6,8 @@
 #include "envoy/discovery.pb-c.h"
 #include "xds/xds.h"
 
-/* Everything lives in `a`. False when nothing of it can be taken; what is wrong with single resources marks them refused. Errors are in `d`. */
+/* Everything lives in `a`. False when nothing of it can be taken; what is wrong with single resources marks them refused. Errors are in
+ * `d`. */
 bool xds_decode(const Xds__DiscoveryResponse *r, enum xds_type t, struct arena *a, struct xds_update *u, struct diags *d);
 bool xds_decode_delta(const Xds__DeltaDiscoveryResponse *r, enum xds_type t, struct arena *a, struct xds_update *u, struct diags *d);
 /* Unpacks u->v[i].value into .msg; false with a diagnostic, and marked refused. */

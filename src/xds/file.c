@@ -16,7 +16,7 @@ struct xds_file {
         struct loop *loop;
         enum xds_type type;
         char *path, *dir, *base;
-        bool any_name;                          /* watched_directory: whatever moves there */
+        bool any_name; /* watched_directory: whatever moves there */
         struct xds_sink sink;
         struct loop_watch watch;
         struct loop_task task;
@@ -90,7 +90,7 @@ static void read_file(struct xds_file *f)
         }
         if (r)
                 xds_deliver(&f->sink, &u, &f->stats, &d);
-        else if (!f->stats.update_success && f->sink.on_timeout)        /* nothing to wait for */
+        else if (!f->stats.update_success && f->sink.on_timeout) /* nothing to wait for */
                 f->sink.on_timeout(f->sink.arg, f->type, STR(""));
         if (d.errors)
                 complain(f, &d);
@@ -116,7 +116,8 @@ static void on_notify(struct loop_watch *w, unsigned ready)
                 for (char *p = buf; p < buf + n;) {
                         const struct inotify_event *e = (const struct inotify_event *)(void *)p;
 
-                        if (e->mask & IN_Q_OVERFLOW || (e->len && (f->any_name ? (e->mask & IN_MOVED_TO) != 0 : strcmp(e->name, f->base) == 0)))
+                        if (e->mask & IN_Q_OVERFLOW ||
+                            (e->len && (f->any_name ? (e->mask & IN_MOVED_TO) != 0 : strcmp(e->name, f->base) == 0)))
                                 changed = true;
                         p += sizeof(*e) + e->len;
                 }
@@ -135,7 +136,10 @@ struct xds_file *xds_file_new(struct loop *l, enum xds_type t, struct str path, 
         f->path = str_dup(path);
         f->base = str_dup(str_sub(path, (size_t)(slash + 1), path.n));
         f->any_name = watched_dir.n > 0;
-        f->dir = watched_dir.n ? str_dup(watched_dir) : slash < 0 ? mem_strdup(".") : slash == 0 ? mem_strdup("/") : str_dup(str_sub(path, 0, (size_t)slash));
+        f->dir = watched_dir.n ? str_dup(watched_dir)
+                 : slash < 0   ? mem_strdup(".")
+                 : slash == 0  ? mem_strdup("/")
+                               : str_dup(str_sub(path, 0, (size_t)slash));
         f->sink = *sink;
         f->watch.fd = -1;
         f->task = (struct loop_task){ .fn = on_first, .arg = f };

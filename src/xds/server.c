@@ -1,5 +1,5 @@
-/* The ADS server's connections, streams and requests. One stream is one peer. What a request means depends on its nonce: with the last one it
- * is an ACK or NACK, and says which names are wanted from now on; with none it is the first of its type; with an older one it crossed
+/* The ADS server's connections, streams and requests. One stream is one peer. What a request means depends on its nonce: with the last one
+ * it is an ACK or NACK, and says which names are wanted from now on; with none it is the first of its type; with an older one it crossed
  * our answer and is void, because the client will answer that answer, too. */
 #include "xds/server.h"
 
@@ -15,7 +15,7 @@
 
 enum {
         MAX_PEERS = 10000,
-        REQUEST_MAX_BYTES = 16 << 20,           /* a proxy that asks for very many names */
+        REQUEST_MAX_BYTES = 16 << 20, /* a proxy that asks for very many names */
         NAMES_MAX = 200000,
         ID_MAX_BYTES = 1024,
         ACCEPTS_A_TURN = 64,
@@ -27,7 +27,7 @@ enum {
 struct server_conn {
         LIST_ENTRY(server_conn) link;
         struct xds_server *server;
-        struct conn *io;                        /* during the TLS handshake */
+        struct conn *io; /* during the TLS handshake */
         struct http_conn *http;
         struct addr peer;
 };
@@ -142,7 +142,7 @@ static void set_names(struct xds_peer *p, struct peer_type *ty, const struct req
         /* The same names again, and nothing to acknowledge: the client has lost what it had (Envoy asks so when a cluster was replaced). */
         if (!repeated || added || removed)
                 return;
-        STRMAP_EACH(&ty->names, it)
+        STRMAP_EACH (&ty->names, it)
                 add_name(p, ty, it->key, true);
 }
 
@@ -152,7 +152,7 @@ static void take_sotw(struct xds_peer *p, const struct request *r)
         bool first = !ty->subscribed, repeated = false;
 
         if (!first && ty->nonce && !str_eqc(r->nonce, ty->nonce_text) && r->nonce.n)
-                return;                         /* void */
+                return; /* void */
         if (!first && r->nonce.n && ty->waiting)
                 on_verdict(p, ty, r);
         else
@@ -233,7 +233,7 @@ static void on_message(struct grpc_call *g, void *arg, struct str msg)
         if (!introduce(p, r.node))
                 goto out;
         int t = xds_type_of(str_of(url ? url : ""));
-        if (t < 0) {                            /* a kind that we have none of: never answered, as Envoy expects */
+        if (t < 0) { /* a kind that we have none of: never answered, as Envoy expects */
                 LOG(LOG_DEBUG, "xds", "%s: asks for \"%s\"", p->id, url ? url : "");
                 goto out;
         }
@@ -320,7 +320,7 @@ static void on_head(struct http_stream *st, void *arg, struct http_head *m, bool
         p->addr = sc->peer;
         p->delta = delta;
         p->phase = PUSH_DONE;
-        p->id = mem_strdup(from);               /* until it says who it is */
+        p->id = mem_strdup(from); /* until it says who it is */
         TAILQ_INSERT_TAIL(&s->peers, p, link);
         s->npeers++;
 }
@@ -474,7 +474,7 @@ void xds_server_free(struct xds_server *s)
                 else
                         conn_drop(sc);
         }
-        server_unref(s);                        /* the memory goes with the last connection */
+        server_unref(s); /* the memory goes with the last connection */
 }
 
 /* ---- asking ---- */

@@ -68,8 +68,8 @@ static const struct xds_item *empty_assignment(struct batch *b, struct str name)
         struct xds_item *i = ARENA_NEW(&b->arena, struct xds_item);
         struct buf w = BUF_INIT;
 
-        buf_char(&w, 1 << 3 | 2);               /* cluster_name */
-        for (size_t n = name.n; ; n >>= 7) {
+        buf_char(&w, 1 << 3 | 2); /* cluster_name */
+        for (size_t n = name.n;; n >>= 7) {
                 buf_char(&w, (char)((n & 0x7f) | (n > 0x7f ? 0x80 : 0)));
                 if (n <= 0x7f)
                         break;
@@ -84,7 +84,7 @@ static const struct xds_item *empty_assignment(struct batch *b, struct str name)
 
 static void pick_named(struct xds_peer *p, enum xds_type t, struct batch *b)
 {
-        STRMAP_EACH(&p->type[t].names, it) {
+        STRMAP_EACH (&p->type[t].names, it) {
                 struct peer_name *n = it->value;
                 const struct xds_item *i = find(p->config, t, it->key);
 
@@ -121,7 +121,7 @@ static void pick_changed(struct xds_peer *p, enum xds_type t, struct batch *b)
                 int r = i == nold ? 1 : k == nnow ? -1 : str_cmp(old[i].name, now[k].name);
 
                 if (r < 0) {
-                        if (t != XDS_CDS)       /* clusters go last: see push_clean() */
+                        if (t != XDS_CDS) /* clusters go last: see push_clean() */
                                 VEC_PUSH(b->gone, b->ngone, b->cap_gone) = old[i].name;
                         i++;
                 } else {
@@ -133,7 +133,7 @@ static void pick_changed(struct xds_peer *p, enum xds_type t, struct batch *b)
         }
         if (ty->sent)
                 return;
-        STRMAP_EACH(&ty->initial, it)
+        STRMAP_EACH (&ty->initial, it)
                 if (!find(p->config, t, it->key))
                         VEC_PUSH(b->gone, b->ngone, b->cap_gone) = it->key;
 }
@@ -266,7 +266,7 @@ static void send_batch(struct xds_peer *p, enum xds_type t, struct batch *b)
 
                 ty->sent = xds_config_ref(p->config);
                 xds_config_unref(before);
-                STRMAP_EACH(&ty->initial, it)
+                STRMAP_EACH (&ty->initial, it)
                         free(it->value);
                 strmap_fini(&ty->initial);
                 ty->initial = (struct strmap)STRMAP_INIT;
@@ -313,8 +313,8 @@ static bool send_type(struct xds_peer *p, enum xds_type t)
                 pick_changed(p, t, &b);
         else if ((whole = must || !ty->sent || differs(p, t)))
                 pick_all(p, t, &b);
-        /* "There are none" is an answer to a question for all there is, and news when the last one goes. A name that does not exist (yet) is
-         * not answered, but for endpoints. */
+        /* "There are none" is an answer to a question for all there is, and news when the last one goes. A name that does not exist (yet)
+         * is not answered, but for endpoints. */
         bool changed = b.n || b.ngone || (must && ty->wildcard) || (whole && ty->wildcard);
         ty->owed = false;
         if (changed) {
@@ -391,7 +391,8 @@ static void wait_for(struct xds_peer *p, unsigned ms)
 }
 
 static const enum xds_type phase_type[] = {
-        [PUSH_CDS] = XDS_CDS, [PUSH_EDS] = XDS_EDS, [PUSH_LDS] = XDS_LDS, [PUSH_RDS] = XDS_RDS, [PUSH_SDS] = XDS_SDS, [PUSH_CLEAN] = XDS_CDS,
+        [PUSH_CDS] = XDS_CDS, [PUSH_EDS] = XDS_EDS, [PUSH_LDS] = XDS_LDS,
+        [PUSH_RDS] = XDS_RDS, [PUSH_SDS] = XDS_SDS, [PUSH_CLEAN] = XDS_CDS,
 };
 
 /* One step of the present phase. True: go on to the next. */
@@ -428,7 +429,7 @@ void push_advance(struct xds_peer *p)
 
         if (!p->config || p->finished)
                 return;
-        for (int t = 0; t < XDS_TYPES; t++) {   /* questions first */
+        for (int t = 0; t < XDS_TYPES; t++) { /* questions first */
                 subscribed |= p->type[t].subscribed;
                 if (p->type[t].owed)
                         send_type(p, t);
@@ -466,9 +467,9 @@ void push_fini(struct xds_peer *p)
         for (int t = 0; t < XDS_TYPES; t++) {
                 struct peer_type *ty = &p->type[t];
 
-                STRMAP_EACH(&ty->names, it)
+                STRMAP_EACH (&ty->names, it)
                         free(it->value);
-                STRMAP_EACH(&ty->initial, it)
+                STRMAP_EACH (&ty->initial, it)
                         free(it->value);
                 strmap_fini(&ty->names);
                 strmap_fini(&ty->initial);

@@ -47,7 +47,7 @@ static void put_type(struct xds_client *c, enum xds_type t, struct buf *out)
         r.type_url = (char *)xds_type_url(t);
         r.system_version_info = ty->version;
         r.resources = arena_alloc(&a, (ty->held.live + 1) * sizeof(*r.resources));
-        STRMAP_EACH(&ty->held, it) {
+        STRMAP_EACH (&ty->held, it) {
                 const struct held *h = it->value;
                 Xds__Resource *x = arena_alloc(&a, sizeof(*x));
                 Gp__Any *any = arena_alloc(&a, sizeof(*any));
@@ -75,7 +75,7 @@ static void save(struct xds_client *c)
 
         buf_printf(&b, MAGIC STR_FMT "\n", STR_ARG(node_id(c)));
         for (int t = 0; t < XDS_TYPES; t++)
-                if (t != XDS_SDS)               /* private keys do not belong on disk */
+                if (t != XDS_SDS) /* private keys do not belong on disk */
                         put_type(c, t, &b);
         uint64_t sum = checksum(buf_view(&b));
         put_u32(&b, (uint32_t)sum);
@@ -84,7 +84,8 @@ static void save(struct xds_client *c)
         buf_fini(&b);
         if (r == 0)
                 return;
-        LOG(LOG_WARN, "xds", "%s cannot be written: %s; a restart now would start without the present configuration", c->state_path, strerror(-r));
+        LOG(LOG_WARN, "xds", "%s cannot be written: %s; a restart now would start without the present configuration", c->state_path,
+            strerror(-r));
         loop_timer_arm(c->loop, &c->save, SAVE_RETRY_MS);
 }
 
@@ -136,7 +137,9 @@ static bool parse(struct xds_client *c, struct str s)
 
                 arena_init(&a, 65536);
                 uint32_t n = s.n >= 4 ? get_u32(s.p) : UINT32_MAX;
-                const ProtobufCMessage *m = s.n >= 4 && n <= s.n - 4 ? pb_unpack(&xds__delta_discovery_response__descriptor, s.p + 4, n, &a, NULL) : NULL;
+                const ProtobufCMessage *m = s.n >= 4 && n <= s.n - 4
+                                                    ? pb_unpack(&xds__delta_discovery_response__descriptor, s.p + 4, n, &a, NULL)
+                                                    : NULL;
                 ok = m != NULL;
                 if (ok) {
                         take_type(c, (const Xds__DeltaDiscoveryResponse *)m);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
+
 #include <cmocka.h>
 
 enum { LOG_MAX = 128 };
@@ -16,12 +17,12 @@ struct server {
         struct loop *l;
         struct http_service *s;
         char url[ADDR_TEXT_MAX + 16];
-        char *log[LOG_MAX];                     /* "GET /path" */
+        char *log[LOG_MAX]; /* "GET /path" */
         unsigned nlog, lists, watches;
-        struct http_stream *watch;              /* the open one */
-        const char *list[8];                    /* what the lists answer, in turn; NULL: 500 */
-        bool too_old;                           /* answer the next watch with 410 */
-        bool drop_next;                         /* close the connection instead of answering */
+        struct http_stream *watch; /* the open one */
+        const char *list[8];       /* what the lists answer, in turn; NULL: 500 */
+        bool too_old;              /* answer the next watch with 410 */
+        bool drop_next;            /* close the connection instead of answering */
         char authorization[64];
 };
 
@@ -180,7 +181,7 @@ static void test_requests(void **state)
         assert_int_equal(b.status, 201);
         assert_string_equal(b.body, "{\"a\":1}");
         assert_string_equal(b.warnings, "first \"quoted\";second;");
-        assert_int_equal(http_service_conns(v.s), 1);           /* kept alive */
+        assert_int_equal(http_service_conns(v.s), 1); /* kept alive */
         /* The server closes the kept connection on a request: asked once more, on a new one. */
         v.drop_next = true;
         kube_request(k, "GET", STR("/z"), STR(""), STR(""), on_answer, &c);
@@ -206,7 +207,7 @@ static void test_many(void **state)
         for (int i = 0; i < 30; i++)
                 kube_request(k, "GET", STR("/x"), STR(""), STR(""), on_answer, &a);
         loop_turn(v.l, 0);
-        kube_client_free(k);                    /* no callback for those */
+        kube_client_free(k); /* no callback for those */
         settle(&v);
         assert_int_equal(a.calls, 50);
         server_stop(&v);
@@ -244,8 +245,9 @@ static void on_set(void *arg, struct kube_object *now, struct kube_object *befor
         struct str kind = pb_get_str(now->node, "kind", STR("?"));
 
         s->events++;
-        snprintf(s->text + n, sizeof(s->text) - n, "%s%.*s %.*s/%.*s@%.*s ", before ? "~" : "+", (int)kind.n, kind.p, (int)now->namespace_.n,
-                 now->namespace_.p, (int)now->name.n, now->name.p, (int)now->resource_version.n, now->resource_version.p);
+        snprintf(s->text + n, sizeof(s->text) - n, "%s%.*s %.*s/%.*s@%.*s ", before ? "~" : "+", (int)kind.n, kind.p,
+                 (int)now->namespace_.n, now->namespace_.p, (int)now->name.n, now->name.p, (int)now->resource_version.n,
+                 now->resource_version.p);
         if (s->free_on_event)
                 kube_informer_free(s->free_on_event);
 }
@@ -274,8 +276,11 @@ static void on_trouble(void *arg, const char *why)
 
 static const struct kube_informer_ops informer_ops = { on_set, on_delete, on_synced, on_trouble };
 
-#define OBJ(name, rv) "{\"metadata\":{\"namespace\":\"n\",\"name\":\"" name "\",\"resourceVersion\":\"" rv "\",\"uid\":\"u-" name "\",\"managedFields\":[1]}}"
-#define LIST(rv, more, items) "{\"kind\":\"PodList\",\"apiVersion\":\"v1\",\"metadata\":{\"resourceVersion\":\"" rv "\"" more "},\"items\":[" items "]}"
+#define OBJ(name, rv)                                                                                               \
+        "{\"metadata\":{\"namespace\":\"n\",\"name\":\"" name "\",\"resourceVersion\":\"" rv "\",\"uid\":\"u-" name \
+        "\",\"managedFields\":[1]}}"
+#define LIST(rv, more, items) \
+        "{\"kind\":\"PodList\",\"apiVersion\":\"v1\",\"metadata\":{\"resourceVersion\":\"" rv "\"" more "},\"items\":[" items "]}"
 #define EVENT(type, obj) "{\"type\":\"" type "\",\"object\":" obj "}\n"
 
 static void event(struct server *v, const char *text)
@@ -350,7 +355,7 @@ static void test_informer_trouble(void **state)
         wait_watch(&v);
         assert_int_equal(s.troubles, 1);
         assert_string_equal(s.text, "+Pod n/a@5 synced +Pod n/b@11 ");
-        http_conn_close(http_stream_conn(v.watch));             /* cut off: goes on where it was */
+        http_conn_close(http_stream_conn(v.watch)); /* cut off: goes on where it was */
         v.watch = NULL;
         wait_watch(&v);
         assert_int_equal(s.troubles, 2);
@@ -410,10 +415,11 @@ static void write_text(const char *path, const char *text)
 
 static void test_kubeconfig(void **state)
 {
-        static const char head[] = "apiVersion: v1\nkind: Config\ncurrent-context: one\ncontexts:\n- {name: one, context: {cluster: c1, user: u1}}\n"
-                                   "- {name: three, context: {cluster: c1, user: nobody}}\n";
+        static const char head[] =
+                "apiVersion: v1\nkind: Config\ncurrent-context: one\ncontexts:\n- {name: one, context: {cluster: c1, user: u1}}\n"
+                "- {name: three, context: {cluster: c1, user: nobody}}\n";
         static const struct {
-                const char *cluster, *user, *context, *error;   /* error NULL: works */
+                const char *cluster, *user, *context, *error; /* error NULL: works */
         } t[] = {
                 { "server: 'https://h:1', certificate-authority-data: QUJD", "token: t", "", NULL },
                 { "server: 'https://h:1', certificate-authority: ca.pem", "token: t", "", NULL },
@@ -432,7 +438,8 @@ static void test_kubeconfig(void **state)
         char *path = mem_printf("%s/config", dir), *ca = mem_printf("%s/ca.pem", dir);
         write_text(ca, "ABC");
         for (size_t i = 0; i < ARRAY_LEN(t); i++) {
-                char *text = mem_printf("%sclusters:\n- {name: c1, cluster: {%s}}\nusers:\n- {name: u1, user: {%s}}\n", head, t[i].cluster, t[i].user);
+                char *text = mem_printf("%sclusters:\n- {name: c1, cluster: {%s}}\nusers:\n- {name: u1, user: {%s}}\n", head, t[i].cluster,
+                                        t[i].user);
                 struct kube_client_config c;
                 struct arena a;
                 struct diags d;
@@ -458,7 +465,9 @@ static void test_kubeconfig(void **state)
 
 static void test_bad_servers(void **state)
 {
-        static const char *const t[] = { "", "h:1", "ftp://h", "https://", "https://h:0", "https://h:70000", "https://h/path", "https://u@h", "unix:" };
+        static const char *const t[] = {
+                "", "h:1", "ftp://h", "https://", "https://h:0", "https://h:70000", "https://h/path", "https://u@h", "unix:"
+        };
         struct loop *l = loop_new();
 
         for (size_t i = 0; i < ARRAY_LEN(t); i++) {
@@ -477,8 +486,9 @@ static void test_bad_servers(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_requests),         cmocka_unit_test(test_many),           cmocka_unit_test(test_no_server),
-                cmocka_unit_test(test_informer),         cmocka_unit_test(test_informer_trouble), cmocka_unit_test(test_informer_edges),
+                cmocka_unit_test(test_requests),         cmocka_unit_test(test_many),
+                cmocka_unit_test(test_no_server),        cmocka_unit_test(test_informer),
+                cmocka_unit_test(test_informer_trouble), cmocka_unit_test(test_informer_edges),
                 cmocka_unit_test(test_kubeconfig),       cmocka_unit_test(test_bad_servers),
         };
 

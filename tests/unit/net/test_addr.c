@@ -2,12 +2,13 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+
 #include <cmocka.h>
 
 static void test_parse(void **state)
 {
         static const struct {
-                const char *in, *out;           /* out NULL: refused */
+                const char *in, *out; /* out NULL: refused */
         } t[] = {
                 { "10.0.0.1:80", "10.0.0.1:80" },
                 { "[::1]:80", "[::1]:80" },
@@ -74,14 +75,11 @@ static void test_kinds(void **state)
                 const char *ip;
                 bool loopback, any, private;
         } t[] = {
-                { "127.0.0.1", true, false, true },     { "::1", true, false, true },
-                { "::ffff:127.1.2.3", true, false, true }, { "0.0.0.0", false, true, false },
-                { "::", false, true, false },           { "10.1.2.3", false, false, true },
-                { "172.15.0.1", false, false, false },  { "172.16.0.1", false, false, true },
-                { "172.31.255.255", false, false, true }, { "172.32.0.1", false, false, false },
-                { "192.168.0.1", false, false, true },  { "192.169.0.1", false, false, false },
-                { "fd00::1", false, false, true },      { "fe00::1", false, false, false },
-                { "8.8.8.8", false, false, false },
+                { "127.0.0.1", true, false, true },    { "::1", true, false, true },          { "::ffff:127.1.2.3", true, false, true },
+                { "0.0.0.0", false, true, false },     { "::", false, true, false },          { "10.1.2.3", false, false, true },
+                { "172.15.0.1", false, false, false }, { "172.16.0.1", false, false, true },  { "172.31.255.255", false, false, true },
+                { "172.32.0.1", false, false, false }, { "192.168.0.1", false, false, true }, { "192.169.0.1", false, false, false },
+                { "fd00::1", false, false, true },     { "fe00::1", false, false, false },    { "8.8.8.8", false, false, false },
         };
 
         for (size_t i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
@@ -108,18 +106,28 @@ static void test_cidr(void **state)
 {
         static const struct {
                 const char *cidr, *ip;
-                int has;                        /* -1: the prefix is refused */
+                int has; /* -1: the prefix is refused */
         } t[] = {
-                { "10.0.0.0/8", "10.255.0.1", 1 },     { "10.0.0.0/8", "11.0.0.1", 0 },
-                { "10.1.2.3/8", "10.255.0.1", 1 },     { "0.0.0.0/0", "1.2.3.4", 1 },
-                { "0.0.0.0/0", "::1", 0 },             { "::/0", "::1", 1 },
-                { "::/0", "1.2.3.4", 0 },              { "10.0.0.7", "10.0.0.7", 1 },
-                { "10.0.0.7", "10.0.0.6", 0 },         { "10.0.0.4/30", "10.0.0.7", 1 },
-                { "10.0.0.4/30", "10.0.0.8", 0 },      { "10.0.0.0/8", "::ffff:10.1.1.1", 1 },
-                { "fd00:1::/33", "fd00:1:7fff::1", 1 }, { "fd00:1::/33", "fd00:1:8000::1", 0 },
-                { "10.0.0.0/33", NULL, -1 },           { "::/129", NULL, -1 },
-                { "10.0.0.0/", NULL, -1 },             { "/8", NULL, -1 },
-                { "10.0.0.0/-1", NULL, -1 },           { "10.0.0/8", NULL, -1 },
+                { "10.0.0.0/8", "10.255.0.1", 1 },
+                { "10.0.0.0/8", "11.0.0.1", 0 },
+                { "10.1.2.3/8", "10.255.0.1", 1 },
+                { "0.0.0.0/0", "1.2.3.4", 1 },
+                { "0.0.0.0/0", "::1", 0 },
+                { "::/0", "::1", 1 },
+                { "::/0", "1.2.3.4", 0 },
+                { "10.0.0.7", "10.0.0.7", 1 },
+                { "10.0.0.7", "10.0.0.6", 0 },
+                { "10.0.0.4/30", "10.0.0.7", 1 },
+                { "10.0.0.4/30", "10.0.0.8", 0 },
+                { "10.0.0.0/8", "::ffff:10.1.1.1", 1 },
+                { "fd00:1::/33", "fd00:1:7fff::1", 1 },
+                { "fd00:1::/33", "fd00:1:8000::1", 0 },
+                { "10.0.0.0/33", NULL, -1 },
+                { "::/129", NULL, -1 },
+                { "10.0.0.0/", NULL, -1 },
+                { "/8", NULL, -1 },
+                { "10.0.0.0/-1", NULL, -1 },
+                { "10.0.0/8", NULL, -1 },
         };
 
         for (size_t i = 0; i < sizeof(t) / sizeof(t[0]); i++) {

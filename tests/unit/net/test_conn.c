@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
 #include <cmocka.h>
 
 struct side {
@@ -16,7 +17,7 @@ struct side {
         bool eof, error, connected, shut;
         int err;
         unsigned reads;
-        size_t read_max;                        /* a callback; 0: all */
+        size_t read_max; /* a callback; 0: all */
         bool close_on_read;
 };
 
@@ -151,7 +152,7 @@ static void test_pause(void **state)
         loop_turn(l, 0);
         assert_int_equal(b.reads, 0);
         conn_resume_read(b.c);
-        assert_int_equal(b.reads, 0);           /* never from inside */
+        assert_int_equal(b.reads, 0); /* never from inside */
         loop_turn(l, 0);
         assert_int_equal(b.reads, 1);
         assert_int_equal(b.in.n, 5);
@@ -198,8 +199,8 @@ static void test_close_inside(void **state)
         assert_null(b.c);
         size_t n;
         struct iovec v = { (void *)"y", 1 };
-        assert_int_equal(conn_writev(a.c, &v, 1, &n), IO_ERROR);        /* EPIPE, and no signal */
-        assert_int_equal(conn_errno(a.c), ECONNRESET);                  /* the first error stays: "x" was never read */
+        assert_int_equal(conn_writev(a.c, &v, 1, &n), IO_ERROR); /* EPIPE, and no signal */
+        assert_int_equal(conn_errno(a.c), ECONNRESET);           /* the first error stays: "x" was never read */
         assert_string_equal(conn_error_text(a.c), "connection reset by peer");
         end_side(&a);
         end_side(&b);
@@ -255,7 +256,7 @@ static void test_connect(void **state)
 
                 s.c = conn_connect(l, &a, NULL, &ops, &s);
                 chain_append(&s.out, "early", 5);
-                pump_out(&s);                   /* before it is up: waits */
+                pump_out(&s); /* before it is up: waits */
                 while (!s.connected)
                         loop_turn(l, -1);
                 assert_int_equal(s.err, 0);
@@ -350,9 +351,9 @@ static void test_stale_unix(void **state)
         struct sock_listen_opts o = { .unix_mode = 0600 };
         int fd = sock_listen(&a, &o);
         assert_true(fd >= 0);
-        assert_int_equal(sock_listen(&a, &o), -EADDRINUSE);             /* somebody listens */
+        assert_int_equal(sock_listen(&a, &o), -EADDRINUSE); /* somebody listens */
         close(fd);
-        fd = sock_listen(&a, &o);                                       /* nobody: taken over */
+        fd = sock_listen(&a, &o); /* nobody: taken over */
         assert_true(fd >= 0);
         close(fd);
         unlink(sock);
@@ -363,9 +364,9 @@ static void test_stale_unix(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_bulk),          cmocka_unit_test(test_pause),   cmocka_unit_test(test_partial_reads),
-                cmocka_unit_test(test_close_inside),  cmocka_unit_test(test_handover), cmocka_unit_test(test_connect),
-                cmocka_unit_test(test_refused),       cmocka_unit_test(test_connect_timeout), cmocka_unit_test(test_stale_unix),
+                cmocka_unit_test(test_bulk),         cmocka_unit_test(test_pause),           cmocka_unit_test(test_partial_reads),
+                cmocka_unit_test(test_close_inside), cmocka_unit_test(test_handover),        cmocka_unit_test(test_connect),
+                cmocka_unit_test(test_refused),      cmocka_unit_test(test_connect_timeout), cmocka_unit_test(test_stale_unix),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

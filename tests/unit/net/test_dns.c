@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
 #include <cmocka.h>
 
 struct server {
@@ -59,8 +60,10 @@ static void answer(struct server *s, uint8_t *q, ssize_t n, const struct addr *f
         if (ip) {
                 struct addr a;
                 uint32_t ttl = v6 ? rec->ttl6 : rec->ttl4;
-                const uint8_t head[] = { 0xc0, 12, 0, v6 ? 28 : 1, 0, 1, (uint8_t)(ttl >> 24), (uint8_t)(ttl >> 16), (uint8_t)(ttl >> 8), (uint8_t)ttl,
-                                         0, v6 ? 16 : 4 };
+                const uint8_t head[] = {
+                        0xc0,         12, 0,          v6 ? 28 : 1, 0, 1, (uint8_t)(ttl >> 24), (uint8_t)(ttl >> 16), (uint8_t)(ttl >> 8),
+                        (uint8_t)ttl, 0,  v6 ? 16 : 4
+                };
 
                 assert_true(addr_parse_ip(&a, str_of(ip), 0));
                 r[7] = 1;

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
 #include <cmocka.h>
 
 /* ---- the wheel, by itself: time is what we say ---- */
@@ -44,9 +45,9 @@ static void test_wheel(void **state)
                 p[i] = (struct probe){ .t = { .fn = on_probe, .arg = &p[i] }, .w = &w };
                 uint64_t reach = (uint64_t)1 << (1 + rand_u64() % 31);
                 p[i].want = now + 1 + rand_u64() % reach;
-                if (i % 3 == 0)                 /* moved later */
+                if (i % 3 == 0) /* moved later */
                         wheel_arm(&w, &p[i].t, now + 1 + (p[i].want - now) / 2);
-                if (i % 3 == 1)                 /* moved earlier */
+                if (i % 3 == 1) /* moved earlier */
                         wheel_arm(&w, &p[i].t, p[i].want + rand_u64() % 100000);
                 wheel_arm(&w, &p[i].t, p[i].want);
         }
@@ -182,7 +183,8 @@ static void on_pair(struct loop_watch *w, unsigned ready)
 
         p->events++;
         assert_true(ready & LOOP_READ);
-        /* Whichever comes first closes both, and makes a new socket that takes one of the numbers: its watch must not see the other's event. */
+        /* Whichever comes first closes both, and makes a new socket that takes one of the numbers: its watch must not see the other's
+         * event. */
         for (int i = 0; i < 2; i++) {
                 int fd = p->w[i].fd;
 
@@ -341,8 +343,9 @@ static void test_process(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_wheel), cmocka_unit_test(test_wheel_far),   cmocka_unit_test(test_timer), cmocka_unit_test(test_defer),
-                cmocka_unit_test(test_stale_event), cmocka_unit_test(test_post), cmocka_unit_test(test_process),
+                cmocka_unit_test(test_wheel),   cmocka_unit_test(test_wheel_far),   cmocka_unit_test(test_timer),
+                cmocka_unit_test(test_defer),   cmocka_unit_test(test_stale_event), cmocka_unit_test(test_post),
+                cmocka_unit_test(test_process),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

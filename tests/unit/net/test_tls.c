@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
 #include <cmocka.h>
 
 struct pki {
@@ -34,8 +35,8 @@ static int setup(void **state)
         make(&(struct tls_cert_req){ .cn = STR("other ca"), .ca = true, .days = 1 }, NULL, NULL, &p->other_ca, &p->other_key);
         make(&(struct tls_cert_req){ .cn = STR("server"), .dns = dns, .ndns = 2, .ip = ip, .nip = 2, .server = true, .days = 1 }, &p->ca,
              &p->ca_key, &p->cert, &p->key);
-        make(&(struct tls_cert_req){ .cn = STR("admin, the \"first\""), .o = o, .no = 2, .uri = uri, .nuri = 1, .client = true, .days = 1 }, &p->ca,
-             &p->ca_key, &p->client, &p->client_key);
+        make(&(struct tls_cert_req){ .cn = STR("admin, the \"first\""), .o = o, .no = 2, .uri = uri, .nuri = 1, .client = true, .days = 1 },
+             &p->ca, &p->ca_key, &p->client, &p->client_key);
         *state = p;
         return 0;
 }
@@ -137,10 +138,19 @@ static void test_mutual(void **state)
         struct pki *p = *state;
         struct str alpn[] = { STR("h2"), STR("http/1.1") };
         struct loop *l = loop_new();
-        struct tls_ctx *st = ctx(&(struct tls_ctx_opts){ .server = true, .cert_pem = buf_view(&p->cert), .key_pem = buf_view(&p->key),
-                                                         .ca_pem = buf_view(&p->ca), .client_auth = TLS_CLIENT_REQUIRED, .alpn = alpn, .nalpn = 2 });
-        struct tls_ctx *ct = ctx(&(struct tls_ctx_opts){ .cert_pem = buf_view(&p->client), .key_pem = buf_view(&p->client_key),
-                                                         .ca_pem = buf_view(&p->ca), .verify_host = STR("server.test"), .alpn = alpn, .nalpn = 2 });
+        struct tls_ctx *st = ctx(&(struct tls_ctx_opts){ .server = true,
+                                                         .cert_pem = buf_view(&p->cert),
+                                                         .key_pem = buf_view(&p->key),
+                                                         .ca_pem = buf_view(&p->ca),
+                                                         .client_auth = TLS_CLIENT_REQUIRED,
+                                                         .alpn = alpn,
+                                                         .nalpn = 2 });
+        struct tls_ctx *ct = ctx(&(struct tls_ctx_opts){ .cert_pem = buf_view(&p->client),
+                                                         .key_pem = buf_view(&p->client_key),
+                                                         .ca_pem = buf_view(&p->ca),
+                                                         .verify_host = STR("server.test"),
+                                                         .alpn = alpn,
+                                                         .nalpn = 2 });
         struct side s, c;
 
         start(l, st, ct, "server.test", "http/1.1,h2", &s, &c);
@@ -192,7 +202,7 @@ static void test_half_close(void **state)
         while (!s.connected || !c.connected)
                 loop_turn(l, -1);
         assert_int_equal(c.err, 0);
-        assert_true(conn_tls_info(s.c)->sni.n == 0);                    /* no address as SNI */
+        assert_true(conn_tls_info(s.c)->sni.n == 0); /* no address as SNI */
         assert_int_equal(conn_shutdown_write(c.c), IO_OK);
         while (!s.eof)
                 loop_turn(l, -1);
@@ -215,22 +225,25 @@ static void test_refusals(void **state)
         static const struct {
                 const char *what, *verify;
                 bool other_ca, want_client;
-                const char *client_text, *server_text;          /* NULL: works */
+                const char *client_text, *server_text; /* NULL: works */
         } t[] = {
                 { "good", "server.test", false, false, NULL, NULL },
                 { "wildcard", "a.wild.test", false, false, NULL, NULL },
                 { "two labels under a wildcard", "a.b.wild.test", false, false,
-                  "TLS: the certificate is for server.test, *.wild.test, 127.0.0.1, ::1, not for a.b.wild.test", "TLS: the peer refused: bad certificate (alert 42)" },
+                  "TLS: the certificate is for server.test, *.wild.test, 127.0.0.1, ::1, not for a.b.wild.test",
+                  "TLS: the peer refused: bad certificate (alert 42)" },
                 { "address", "::1", false, false, NULL, NULL },
                 { "wrong address", "127.0.0.2", false, false,
-                  "TLS: the certificate is for server.test, *.wild.test, 127.0.0.1, ::1, not for 127.0.0.2", "TLS: the peer refused: bad certificate (alert 42)" },
+                  "TLS: the certificate is for server.test, *.wild.test, 127.0.0.1, ::1, not for 127.0.0.2",
+                  "TLS: the peer refused: bad certificate (alert 42)" },
                 { "unknown authority", "server.test", true, false, "TLS: unable to get local issuer certificate (/CN=server, depth 0)",
                   "TLS: the peer refused: unknown CA (alert 48)" },
         };
 
         for (size_t i = 0; i < ARRAY_LEN(t); i++) {
                 struct loop *l = loop_new();
-                struct tls_ctx *st = ctx(&(struct tls_ctx_opts){ .server = true, .cert_pem = buf_view(&p->cert), .key_pem = buf_view(&p->key) });
+                struct tls_ctx *st = ctx(
+                        &(struct tls_ctx_opts){ .server = true, .cert_pem = buf_view(&p->cert), .key_pem = buf_view(&p->key) });
                 struct tls_ctx *ct = ctx(&(struct tls_ctx_opts){ .ca_pem = buf_view(t[i].other_ca ? &p->other_ca : &p->ca),
                                                                  .verify_host = str_of(t[i].verify) });
                 struct side s, c;
@@ -258,8 +271,11 @@ static void test_no_client_cert(void **state)
 {
         struct pki *p = *state;
         struct loop *l = loop_new();
-        struct tls_ctx *st = ctx(&(struct tls_ctx_opts){ .server = true, .cert_pem = buf_view(&p->cert), .key_pem = buf_view(&p->key),
-                                                         .ca_pem = buf_view(&p->ca), .client_auth = TLS_CLIENT_REQUIRED });
+        struct tls_ctx *st = ctx(&(struct tls_ctx_opts){ .server = true,
+                                                         .cert_pem = buf_view(&p->cert),
+                                                         .key_pem = buf_view(&p->key),
+                                                         .ca_pem = buf_view(&p->ca),
+                                                         .client_auth = TLS_CLIENT_REQUIRED });
         struct tls_ctx *ct = ctx(&(struct tls_ctx_opts){ .ca_pem = buf_view(&p->ca) });
         struct side s, c;
 
@@ -343,7 +359,8 @@ static void test_bad_material(void **state)
         struct buf c = BUF_INIT, k = BUF_INIT;
         struct str bad_ip = STR("1.2.3");
         diags_init(&d);
-        assert_int_equal(tls_cert_make(&(struct tls_cert_req){ .cn = STR("x"), .ip = &bad_ip, .nip = 1 }, STR(""), STR(""), &c, &k, &d), -1);
+        assert_int_equal(tls_cert_make(&(struct tls_cert_req){ .cn = STR("x"), .ip = &bad_ip, .nip = 1 }, STR(""), STR(""), &c, &k, &d),
+                         -1);
         assert_int_equal(tls_cert_make(&(struct tls_cert_req){ .cn = STR("x") }, buf_view(&p->ca), buf_view(&p->key), &c, &k, &d), -1);
         assert_int_equal(d.errors, 2);
         assert_int_equal(c.n, 0);
@@ -353,8 +370,8 @@ static void test_bad_material(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_mutual),     cmocka_unit_test(test_half_close), cmocka_unit_test(test_refusals),
-                cmocka_unit_test(test_no_client_cert), cmocka_unit_test(test_not_tls), cmocka_unit_test(test_bad_material),
+                cmocka_unit_test(test_mutual),         cmocka_unit_test(test_half_close), cmocka_unit_test(test_refusals),
+                cmocka_unit_test(test_no_client_cert), cmocka_unit_test(test_not_tls),    cmocka_unit_test(test_bad_material),
         };
 
         return cmocka_run_group_tests(tests, setup, teardown);

@@ -1,11 +1,11 @@
 /* The ADS client and the ADS server, one against the other over loopback, in both variants. */
+#include "base/chain.h"
 #include "base/hash.h"
 #include "base/mem.h"
 #include "envoy/cluster.pb-c.h"
 #include "envoy/endpoint.pb-c.h"
 #include "envoy/listener.pb-c.h"
 #include "envoy/route.pb-c.h"
-#include "base/chain.h"
 #include "net/addr.h"
 #include "pb/pb.h"
 #include "xds/xds.h"
@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
+
 #include <cmocka.h>
 
 /* ---- configurations: "c1=x c2=y" a type; the value goes into a field, so that it changes the bytes ---- */
@@ -116,9 +117,9 @@ struct world {
         struct xds_config *config;
         unsigned peers, gone, synced, nacks, updates, timeouts;
         char nack[300];
-        char log[2000];                         /* what the sink saw */
-        const char *refuse;                     /* a resource's name */
-        bool delta, disk_seen, follow;          /* follow: want the endpoints of each cluster, and the route "r" */
+        char log[2000];                /* what the sink saw */
+        const char *refuse;            /* a resource's name */
+        bool delta, disk_seen, follow; /* follow: want the endpoints of each cluster, and the route "r" */
         char state[64], where[ADDR_TEXT_MAX];
         struct addr at;
 };
@@ -390,7 +391,8 @@ static void test_garbage(void **state)
         w.config = config("c1=a c2=a", "", "", "");
         struct xds_item *bad = (struct xds_item *)&w.config->of[XDS_CDS].v[1];
         free((char *)bad->bytes.p);
-        bad->bytes = str_of(mem_strdup("\x0a\x02" "c2\xff\xff"));
+        bad->bytes = str_of(mem_strdup("\x0a\x02"
+                                       "c2\xff\xff"));
         start_client(&w, "node-1");
         xds_client_want(w.c, XDS_CDS, STR(""), 0);
         until(&w, &w.nacks, 1);
@@ -470,7 +472,7 @@ static void test_state_file(void **state)
         settle(&w);
         assert_string_equal(w.log, "CDS c1 c2; EDS c1 c2; LDS l1; RDS r; ");
         assert_true(w.disk_seen);
-        until(&w, &w.timeouts, 1);              /* the unknown one only */
+        until(&w, &w.timeouts, 1); /* the unknown one only */
         settle(&w);
         assert_int_equal(w.timeouts, 1);
         xds_client_free(w.c);
@@ -578,7 +580,7 @@ static void test_file(void **state)
         assert_non_null(mkdtemp(dir));
         char *path = mem_printf("%s/cds.yaml", dir);
         struct xds_file *f = xds_file_new(w.l, XDS_CDS, str_of(path), STR(""), &sink);
-        until(&w, &w.timeouts, 1);              /* not there yet: nobody waits */
+        until(&w, &w.timeouts, 1); /* not there yet: nobody waits */
         write_text(path, "version_info: \"7\"\nresources:\n- \"@type\": type.googleapis.com/envoy.config.cluster.v3.Cluster\n  name: c1\n");
         until(&w, &w.updates, 1);
         assert_string_equal(w.log, "CDS c1; ");
@@ -603,10 +605,10 @@ static void test_file(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_changes_sotw),   cmocka_unit_test(test_changes_delta),   cmocka_unit_test(test_nack_sotw),
-                cmocka_unit_test(test_nack_delta),     cmocka_unit_test(test_garbage),         cmocka_unit_test(test_reconnect_sotw),
-                cmocka_unit_test(test_reconnect_delta), cmocka_unit_test(test_state_file),     cmocka_unit_test(test_names_sotw),
-                cmocka_unit_test(test_names_delta),    cmocka_unit_test(test_refused_peer),    cmocka_unit_test(test_file),
+                cmocka_unit_test(test_changes_sotw),    cmocka_unit_test(test_changes_delta), cmocka_unit_test(test_nack_sotw),
+                cmocka_unit_test(test_nack_delta),      cmocka_unit_test(test_garbage),       cmocka_unit_test(test_reconnect_sotw),
+                cmocka_unit_test(test_reconnect_delta), cmocka_unit_test(test_state_file),    cmocka_unit_test(test_names_sotw),
+                cmocka_unit_test(test_names_delta),     cmocka_unit_test(test_refused_peer),  cmocka_unit_test(test_file),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
