@@ -202,9 +202,11 @@ struct str spec_expand(struct str text, const char *const *v, size_t n, struct a
                 } else if (str_starts(rest, STR("$(")) && (end = str_chr(rest, ')')) > 0) {
                         struct str name = str_sub(rest, 2, (size_t)end - 2);
                         const char *value = NULL;
-                        for (size_t k = 0; k < n && !value; k++)
-                                if (strncmp(v[k], name.p, name.n) == 0 && v[k][name.n] == '=')
-                                        value = v[k] + name.n + 1;
+                        for (size_t k = 0; k < n && !value; k++) {
+                                struct str var = str_of(v[k]);  /* the name may hold a NUL, so no strncmp() */
+                                if (str_starts(var, name) && var.n > name.n && var.p[name.n] == '=')
+                                        value = var.p + name.n + 1;
+                        }
                         if (value)
                                 buf_cstr(&b, value);
                         else
