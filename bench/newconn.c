@@ -1,4 +1,5 @@
-/* newconn: a new connection a request, from a few threads; prints how many were answered. For the rows of the benchmark that h2load cannot make.
+/* newconn: a new connection a request, from a few threads; prints how many were answered. For the rows of the benchmark that h2load cannot
+ * make.
  *
  *     newconn ADDR PORT REQUESTS THREADS [SNI]        with SNI: TLS */
 #include <arpa/inet.h>

@@ -10,7 +10,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
         struct http_head req;
         struct addr a;
         struct conn_info conn = { .id = 1, .remote = &a, .local = &a, .direct_local = &a, .sni = STR("a.example") };
-        struct stream_info si = { .conn = &conn, .request = &req, .protocol = SP_HTTP11, .flags = RF_UF, .start_real_us = 1790000000123456 };
+        struct stream_info si = {
+                .conn = &conn, .request = &req, .protocol = SP_HTTP11, .flags = RF_UF, .start_real_us = 1790000000123456
+        };
         struct diags d;
         struct diag_at at = { 0 };
         struct buf out = BUF_INIT;

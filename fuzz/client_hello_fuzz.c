@@ -12,14 +12,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
         if (n > 2048)
                 return 0;
         for (size_t i = 0; i <= n && r == TLS_HELLO_MORE; i++) {
-                uint8_t *copy = malloc(i ? i : 1);      /* so that a read past the i-th byte is seen */
+                uint8_t *copy = malloc(i ? i : 1); /* so that a read past the i-th byte is seen */
 
                 if (i)
                         memcpy(copy, p, i);
                 r = tls_hello_parse(copy, i, TLS_HELLO_MAX, scratch, &b);
                 free(copy);
         }
-        if (r == TLS_HELLO_OK && (whole != TLS_HELLO_OK || a.sni_len != b.sni_len || memcmp(a.sni, b.sni, a.sni_len) != 0 || a.nalpn != b.nalpn))
+        if (r == TLS_HELLO_OK &&
+            (whole != TLS_HELLO_OK || a.sni_len != b.sni_len || memcmp(a.sni, b.sni, a.sni_len) != 0 || a.nalpn != b.nalpn))
                 abort();
         return 0;
 }

@@ -15,7 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         struct kube_query *q = ARENA_NEW(&a, struct kube_query);
         str_next(&all, '\n', &path);
         if (kube_path_parse(path, &a, &p))
-                for (unsigned i = 0; i < p.nseg; i++)           /* nothing that could lead elsewhere ever comes out */
+                for (unsigned i = 0; i < p.nseg; i++) /* nothing that could lead elsewhere ever comes out */
                         if (!p.seg[i].n || str_chr(p.seg[i], '/') >= 0 || str_eqc(p.seg[i], "..") || str_chr(p.seg[i], 0) >= 0)
                                 abort();
         if (kube_query_parse(all, &a, q))

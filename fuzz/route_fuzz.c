@@ -1,5 +1,5 @@
-/* A route configuration in YAML, a line "---", and a request (method, authority, path, header lines) against it: building refuses or gives a
- * table, and matching and rewriting with a table end. */
+/* A route configuration in YAML, a line "---", and a request (method, authority, path, header lines) against it: building refuses or gives
+ * a table, and matching and rewriting with a table end. */
 #include "envoy/route.pb-c.h"
 #include "pb/pb.h"
 #include "proxy/route.h"

@@ -11,10 +11,13 @@ struct buf {
         size_t n, cap;
 };
 
-#define BUF_INIT { NULL, 0, 0 }
+#define BUF_INIT           \
+        {                  \
+                NULL, 0, 0 \
+        }
 
 void buf_fini(struct buf *b);
-void buf_reserve(struct buf *b, size_t more);           /* room for `more` bytes behind n */
+void buf_reserve(struct buf *b, size_t more); /* room for `more` bytes behind n */
 void buf_append(struct buf *b, const void *p, size_t n);
 void buf_str(struct buf *b, struct str s);
 void buf_cstr(struct buf *b, const char *s);
@@ -22,9 +25,9 @@ void buf_char(struct buf *b, char c);
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void buf_vprintf(struct buf *b, const char *fmt, va_list ap);
 void buf_u64(struct buf *b, uint64_t v);
-void buf_json(struct buf *b, struct str s);             /* a quoted JSON string, RFC 8259 §7; invalid UTF-8 becomes U+FFFD */
-void buf_consume(struct buf *b, size_t n);              /* drops n bytes from the front */
-const char *buf_z(struct buf *b);                       /* NUL-terminated; the NUL is not counted */
+void buf_json(struct buf *b, struct str s); /* a quoted JSON string, RFC 8259 §7; invalid UTF-8 becomes U+FFFD */
+void buf_consume(struct buf *b, size_t n);  /* drops n bytes from the front */
+const char *buf_z(struct buf *b);           /* NUL-terminated; the NUL is not counted */
 /* Hands the NUL-terminated memory to the caller (free()) and empties b. */
 char *buf_take(struct buf *b);
 

@@ -9,7 +9,7 @@
 struct slab {
         struct slab *next_free;
         unsigned refs;
-        size_t used;                    /* bytes ever written; only grows while refs == 1 */
+        size_t used; /* bytes ever written; only grows while refs == 1 */
         char data[CHAIN_SLAB_BYTES];
 };
 

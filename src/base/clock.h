@@ -7,7 +7,7 @@
 uint64_t clock_mono_ms(void);
 uint64_t clock_mono_us(void);
 uint64_t clock_mono_ns(void);
-uint64_t clock_real_us(void);           /* since 1970 */
+uint64_t clock_real_us(void); /* since 1970 */
 int64_t clock_real_s(void);
 
 /* "2026-11-24T06:05:00Z" (frac 0), with `frac` digits of a second behind a dot. Returns the length; out holds at least 40. */

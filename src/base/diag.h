@@ -9,12 +9,12 @@ enum diag_severity { DIAG_INFO, DIAG_WARNING, DIAG_ERROR };
 
 struct diag {
         enum diag_severity severity;
-        const char *code;               /* stable, such as "PST0103"; or NULL */
-        struct str file;                /* "" when the input has no file */
-        unsigned line, column;          /* from 1; 0: unknown */
-        struct str resource;            /* "Gateway default/egress", or "" */
-        struct str path;                /* "spec.http[0].route", or "" */
-        struct str text;                /* one sentence: what is wrong, then what to do */
+        const char *code;      /* stable, such as "PST0103"; or NULL */
+        struct str file;       /* "" when the input has no file */
+        unsigned line, column; /* from 1; 0: unknown */
+        struct str resource;   /* "Gateway default/egress", or "" */
+        struct str path;       /* "spec.http[0].route", or "" */
+        struct str text;       /* one sentence: what is wrong, then what to do */
 };
 
 struct diags {
@@ -22,7 +22,7 @@ struct diags {
         struct diag *v;
         size_t n, cap;
         size_t errors;
-        size_t max;                     /* more than this are counted in `dropped`; default 100 */
+        size_t max; /* more than this are counted in `dropped`; default 100 */
         size_t dropped;
 };
 
@@ -41,6 +41,6 @@ void diag_add(struct diags *d, enum diag_severity sev, const char *code, const s
 
 /* "virtualservice.yaml:14:9: spec.http[0].rout: unknown field (did you mean \"route\"?)"; no newline. */
 void diag_format(const struct diag *g, struct buf *out);
-void diags_format(const struct diags *d, struct buf *out);      /* one a line */
+void diags_format(const struct diags *d, struct buf *out); /* one a line */
 
 #endif

@@ -124,7 +124,7 @@ void *strmap_set(struct strmap *m, struct str key, void *value)
                 e->value = value;
                 return old;
         }
-        if ((m->n + 1) * 2 > m->nslots) {       /* holes count: their slots are still taken */
+        if ((m->n + 1) * 2 > m->nslots) { /* holes count: their slots are still taken */
                 size_t want = 16;
 
                 while (want < (m->live + 1) * 4)
@@ -169,7 +169,7 @@ void strmap_sort(struct strmap *m)
 
 static _Thread_local uint64_t rng[2];
 
-uint64_t rand_u64(void)         /* xoroshiro128+ */
+uint64_t rand_u64(void) /* xoroshiro128+ */
 {
         if (!rng[0] && !rng[1])
                 must_random(rng, sizeof(rng));

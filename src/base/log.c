@@ -53,7 +53,7 @@ void log_write(enum log_level l, const char *component, const char *fmt, ...)
         va_end(ap);
         if (m > 0)
                 n += (size_t)m < sizeof(line) - n - 1 ? (size_t)m : sizeof(line) - n - 2;
-        for (size_t i = 0; i < n; i++)          /* one event, one line, whatever a peer sent */
+        for (size_t i = 0; i < n; i++) /* one event, one line, whatever a peer sent */
                 if ((unsigned char)line[i] < 0x20)
                         line[i] = ' ';
         line[n++] = '\n';

@@ -16,7 +16,7 @@ static const struct {
 } model_kinds[] = {
         { "configmaps", "ConfigMap" },
         { "namespaces", "Namespace" },
-        { "pods", "Pod" },                      /* selectors of Gateways and workloads look at their labels */
+        { "pods", "Pod" }, /* selectors of Gateways and workloads look at their labels */
         { "services", "Service" },
         { "serviceentries.networking.istio.io", "ServiceEntry" },
         { "gateways.networking.istio.io", "Gateway" },
@@ -34,7 +34,7 @@ struct known {
 struct admission {
         struct kube_admission hooks[2];
         struct mesh *mesh;
-        struct strmap known;            /* "kind/ns/name" -> struct known */
+        struct strmap known; /* "kind/ns/name" -> struct known */
         uint64_t round;
 };
 
@@ -70,8 +70,7 @@ static bool sync_one(void *arg, const struct pb_node *object)
 
 static void forget_deleted(struct admission *a)
 {
-        STRMAP_EACH(&a->known, e)
-        {
+        STRMAP_EACH (&a->known, e) {
                 struct known *k = e->value;
 
                 if (k->round == a->round)
@@ -158,8 +157,7 @@ void admission_free(struct admission *a)
 {
         if (!a)
                 return;
-        STRMAP_EACH(&a->known, e)
-        {
+        STRMAP_EACH (&a->known, e) {
                 struct known *k = e->value;
 
                 free(k->version);

@@ -1,10 +1,10 @@
 /* `postern apiserver`: the embedded Kubernetes API server as a process. */
+#include "kube/apiserver.h"
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "cmd/admission.h"
 #include "cmd/cmd.h"
-#include "kube/apiserver.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -103,8 +103,8 @@ static struct kube_apiserver *start(struct loop *l, struct kube_apiserver_opts *
         struct kube_apiserver *s = NULL;
         struct str asked = o->listen;
 
-        if (port_file && str_ends(asked, STR(":0")) && buf_read_file(&b, port_file, 16) == 0 && str_u64(str_sub(buf_view(&b), 0, b.n ? b.n - 1 : 0), &port) &&
-            port && port < 65536) {
+        if (port_file && str_ends(asked, STR(":0")) && buf_read_file(&b, port_file, 16) == 0 &&
+            str_u64(str_sub(buf_view(&b), 0, b.n ? b.n - 1 : 0), &port) && port && port < 65536) {
                 buf_printf(&at, STR_FMT "%u", STR_ARG(str_sub(asked, 0, asked.n - 1)), (unsigned)port);
                 o->listen = buf_view(&at);
                 s = kube_apiserver_new(l, o, d);
@@ -173,7 +173,8 @@ static const struct cmd_opt opts[] = {
 };
 
 static const char *const examples[] = {
-        "postern apiserver --state /tmp/s --pki /tmp/p --listen 127.0.0.1:0 --port-file /tmp/port", "a server to try kubectl on",
+        "postern apiserver --state /tmp/s --pki /tmp/p --listen 127.0.0.1:0 --port-file /tmp/port",
+        "a server to try kubectl on",
         NULL,
 };
 
@@ -181,8 +182,10 @@ const struct cmd cmd_apiserver = {
         .name = "apiserver",
         .summary = "serve the Kubernetes API to kubectl and to the cluster's other roles",
         .operands = "",
-        .description = "The embedded Kubernetes API server and its controllers, on a store in one SQLite file. `postern up` starts it; it can be started alone.\n\n"
-                       "It answers nobody without a client certificate of its own authority, a service-account token that it issued, or (on its Unix socket) the same "
+        .description = "The embedded Kubernetes API server and its controllers, on a store in one SQLite file. `postern up` starts it; it "
+                       "can be started alone.\n\n"
+                       "It answers nobody without a client certificate of its own authority, a service-account token that it issued, or "
+                       "(on its Unix socket) the same "
                        "user or root.",
         .opts = opts,
         .examples = examples,

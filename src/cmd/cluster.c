@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define RUN_ROOT "/run/postern"
+#define RUN_ROOT   "/run/postern"
 #define STATE_ROOT "/var/lib/postern"
 
 static bool good_name(struct str s)
@@ -30,7 +30,8 @@ bool cluster_init(struct cluster *c, const char *name)
         struct str n = str_of(name);
 
         if (!good_name(n)) {
-                cmd_error("\"%s\" cannot name a cluster: use at most %d lower-case letters, digits and '-', not at the ends", name, CLUSTER_NAME_MAX);
+                cmd_error("\"%s\" cannot name a cluster: use at most %d lower-case letters, digits and '-', not at the ends", name,
+                          CLUSTER_NAME_MAX);
                 return false;
         }
         arena_init(&c->arena, 1024);

@@ -10,16 +10,16 @@ enum { CLUSTER_NAME_MAX = 32 };
 
 struct cluster {
         struct arena arena;
-        struct str name;                /* "default" */
-        struct str context;             /* "postern-NAME" */
-        struct str run_dir;             /* /run/postern/NAME */
-        struct str state_dir;           /* /var/lib/postern/NAME */
-        struct str log_dir;             /* STATE/log */
-        struct str pki_dir;             /* STATE/pki */
-        struct str netns;               /* /run/netns/postern-NAME */
-        struct str lock_file;           /* RUN/supervisor.lock: held, with its pid in it, while the cluster runs */
-        struct str port_file;           /* RUN/apiserver.port */
-        struct str offline_file;        /* STATE/offline: present when started with --offline */
+        struct str name;         /* "default" */
+        struct str context;      /* "postern-NAME" */
+        struct str run_dir;      /* /run/postern/NAME */
+        struct str state_dir;    /* /var/lib/postern/NAME */
+        struct str log_dir;      /* STATE/log */
+        struct str pki_dir;      /* STATE/pki */
+        struct str netns;        /* /run/netns/postern-NAME */
+        struct str lock_file;    /* RUN/supervisor.lock: held, with its pid in it, while the cluster runs */
+        struct str port_file;    /* RUN/apiserver.port */
+        struct str offline_file; /* STATE/offline: present when started with --offline */
 };
 
 /* False with an error on standard error when the name is not a lower-case DNS label of at most CLUSTER_NAME_MAX bytes. */

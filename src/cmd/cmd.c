@@ -17,7 +17,7 @@ static const struct cmd_opt *opts_of(const struct cmd *c)
         return c->opts ? c->opts : no_opts;
 }
 
-static const char *current = "";        /* for messages: the command that runs */
+static const char *current = ""; /* for messages: the command that runs */
 
 int cmd_error(const char *fmt, ...)
 {

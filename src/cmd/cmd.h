@@ -7,10 +7,10 @@
 #include <stdbool.h>
 
 struct cmd_opt {
-        const char *name;               /* long name without dashes; NULL ends the table */
-        char letter;                    /* short form, or 0 */
-        const char *arg;                /* what the value is called ("FILE"); NULL: a flag */
-        const char *text;               /* one sentence without a full stop */
+        const char *name; /* long name without dashes; NULL ends the table */
+        char letter;      /* short form, or 0 */
+        const char *arg;  /* what the value is called ("FILE"); NULL: a flag */
+        const char *text; /* one sentence without a full stop */
         bool repeats;
 };
 
@@ -18,14 +18,14 @@ struct cmd_args;
 
 struct cmd {
         const char *name;
-        const char *summary;            /* half a line: what it does */
-        const char *operands;           /* "[NAME...]", or "" */
-        const char *description;        /* paragraphs divided by an empty line */
+        const char *summary;     /* half a line: what it does */
+        const char *operands;    /* "[NAME...]", or "" */
+        const char *description; /* paragraphs divided by an empty line */
         const struct cmd_opt *opts;
-        const char *const *examples;    /* pairs: command, what it does; NULL ends */
+        const char *const *examples; /* pairs: command, what it does; NULL ends */
         int (*run)(struct cmd_args *a);
-        bool hidden;                    /* roles that other commands start */
-        int max_operands;               /* -1: any number */
+        bool hidden;      /* roles that other commands start */
+        int max_operands; /* -1: any number */
 };
 
 enum { CMD_MAX_VALUES = 256 };
@@ -57,12 +57,12 @@ int cmd_run(const struct cmd *c, int argc, char **argv);
 /* "postern NAME: text" on standard error; returns CMD_FAILED. */
 int cmd_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-extern const struct cmd *const cmd_all[];       /* NULL ends */
+extern const struct cmd *const cmd_all[]; /* NULL ends */
 const struct cmd *cmd_find(const char *name);
-const char *cmd_suggest(const char *name);      /* the nearest command's name, or NULL */
+const char *cmd_suggest(const char *name); /* the nearest command's name, or NULL */
 
 void cmd_help(const struct cmd *c, struct buf *out);
-void cmd_man(const struct cmd *c, struct buf *out);             /* roff; NULL: the page of postern itself */
+void cmd_man(const struct cmd *c, struct buf *out); /* roff; NULL: the page of postern itself */
 void cmd_completion_bash(struct buf *out);
 
 /* The path of the running executable; static storage. */

@@ -50,7 +50,8 @@ static void opt_head(const struct cmd_opt *o, struct buf *out)
 
 void cmd_help(const struct cmd *c, struct buf *out)
 {
-        buf_printf(out, "usage: postern %s%s%s%s\n\n", c->name, c->opts && c->opts->name ? " [OPTION]..." : "", *c->operands ? " " : "", c->operands);
+        buf_printf(out, "usage: postern %s%s%s%s\n\n", c->name, c->opts && c->opts->name ? " [OPTION]..." : "", *c->operands ? " " : "",
+                   c->operands);
         wrap(out, c->description, 0, TEXT_WIDTH);
         buf_cstr(out, "\noptions:\n");
         for (const struct cmd_opt *o = c->opts; o && o->name; o++) {
@@ -113,7 +114,8 @@ static void man_root(struct buf *out)
 {
         man_head(out, "postern", "egress gateway and service mesh that reads Istio's resources");
         buf_cstr(out, ".B postern\n.I COMMAND\n[\\fIOPTION\\fR]...\n.SH DESCRIPTION\n");
-        roff(out, "Postern is a data plane, a control plane and a one-machine cluster in one program. It reads the resources that Istio's users write, "
+        roff(out, "Postern is a data plane, a control plane and a one-machine cluster in one program. It reads the resources that Istio's "
+                  "users write, "
                   "speaks Envoy's xDS protocol, and serves an unmodified kubectl.");
         buf_cstr(out, ".SH COMMANDS\n");
         for (unsigned i = 0; cmd_all[i]; i++) {
@@ -137,7 +139,8 @@ void cmd_man(const struct cmd *c, struct buf *out)
         buf_printf(&page, "postern-%s", c->name);
         man_head(out, buf_z(&page), c->summary);
         buf_fini(&page);
-        buf_printf(out, ".B postern %s\n%s\n.I %s\n.SH DESCRIPTION\n", c->name, c->opts && c->opts->name ? "[\\fIOPTION\\fR]..." : "", c->operands);
+        buf_printf(out, ".B postern %s\n%s\n.I %s\n.SH DESCRIPTION\n", c->name, c->opts && c->opts->name ? "[\\fIOPTION\\fR]..." : "",
+                   c->operands);
         roff(out, c->description);
         buf_cstr(out, ".SH OPTIONS\n");
         for (const struct cmd_opt *o = c->opts; o && o->name; o++) {

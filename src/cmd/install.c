@@ -1,6 +1,6 @@
-/* `postern install`: what `istioctl install` is to Istio. It makes the namespace, the mesh configuration, the control plane and the gateways that
- * the specification names, then waits until they run. Run again, it changes what the new values say and nothing else: the mesh configuration
- * is merged into what is there, a gateway goes only when it is set to enabled=false. */
+/* `postern install`: what `istioctl install` is to Istio. It makes the namespace, the mesh configuration, the control plane and the
+ * gateways that the specification names, then waits until they run. Run again, it changes what the new values say and nothing else: the
+ * mesh configuration is merged into what is there, a gateway goes only when it is set to enabled=false. */
 #include "base/clock.h"
 #include "base/mem.h"
 #include "cmd/cmd.h"
@@ -22,7 +22,7 @@ struct install {
         struct diags d;
         struct kubesync *k;
         struct operator_spec op;
-        struct str values;              /* the injector's values, JSON */
+        struct str values; /* the injector's values, JSON */
         bool dry_run;
         long timeout_s;
         unsigned created, changed, unchanged;
@@ -69,14 +69,15 @@ static int apply(struct install *in, struct pb_node *want)
 {
         struct kubesync_answer r;
         struct str path = kubesync_path(want, true, &in->a);
-        struct str label = arena_printf(&in->a, STR_FMT "/" STR_FMT, STR_ARG(pb_get_str(want, "kind", STR(""))), STR_ARG(pb_get_str(want, "metadata.name", STR(""))));
+        struct str label = arena_printf(&in->a, STR_FMT "/" STR_FMT, STR_ARG(pb_get_str(want, "kind", STR(""))),
+                                        STR_ARG(pb_get_str(want, "metadata.name", STR(""))));
         const char *dry = in->dry_run ? "?dryRun=All" : "";
 
         if (!kubesync_do(in->k, "GET", path, NULL, NULL, REQUEST_TIMEOUT_MS, &in->a, &r) && r.status != 404)
                 return fail_answer(in, label, &r);
         if (r.status == 404) {
-                if (!kubesync_do(in->k, "POST", arena_printf(&in->a, STR_FMT "%s", STR_ARG(kubesync_path(want, false, &in->a)), dry), "application/json", want,
-                                 REQUEST_TIMEOUT_MS, &in->a, &r)) {
+                if (!kubesync_do(in->k, "POST", arena_printf(&in->a, STR_FMT "%s", STR_ARG(kubesync_path(want, false, &in->a)), dry),
+                                 "application/json", want, REQUEST_TIMEOUT_MS, &in->a, &r)) {
                         /* a dry run cannot put objects into a namespace that it did not make */
                         if (in->dry_run && r.status == 404) {
                                 printf("  would create " STR_FMT "\n", STR_ARG(label));
@@ -92,8 +93,8 @@ static int apply(struct install *in, struct pb_node *want)
         struct str before = pb_get_str(r.body, "metadata.resourceVersion", STR(""));
         struct pb_node *old = r.body;
 
-        if (!kubesync_do(in->k, "PATCH", arena_printf(&in->a, STR_FMT "%s", STR_ARG(path), dry), "application/strategic-merge-patch+json", want, REQUEST_TIMEOUT_MS,
-                         &in->a, &r))
+        if (!kubesync_do(in->k, "PATCH", arena_printf(&in->a, STR_FMT "%s", STR_ARG(path), dry), "application/strategic-merge-patch+json",
+                         want, REQUEST_TIMEOUT_MS, &in->a, &r))
                 return fail_answer(in, label, &r);
         bool same = str_eq(before, pb_get_str(r.body, "metadata.resourceVersion", STR("?"))) && (!in->dry_run || pb_node_eq(old, r.body));
 
@@ -158,7 +159,8 @@ static struct pb_node *current_map(struct install *in, const char *config_map, c
                 fail_answer(in, str_of(config_map), &r);
                 return NULL;
         }
-        if (!pb_parse_yaml(text, arena_printf(&in->a, "configmap/%s %s", config_map, key), &in->a, &docs, &n, &in->d) || (n && docs[0]->kind != PB_MAP)) {
+        if (!pb_parse_yaml(text, arena_printf(&in->a, "configmap/%s %s", config_map, key), &in->a, &docs, &n, &in->d) ||
+            (n && docs[0]->kind != PB_MAP)) {
                 fail(in, "the configuration that is installed cannot be read; correct or delete it first");
                 return NULL;
         }
@@ -311,11 +313,14 @@ static int remove_gateway(struct install *in, const IstioOp__Component *c, bool 
         const char *ns = c->namespace_ ? c->namespace_ : "istio-system";
         static const struct {
                 const char *prefix, *plural, *suffix;
-        } t[] = { { "/apis/apps/v1", "deployments", "" }, { "/api/v1", "services", "" }, { "/api/v1", "serviceaccounts", "-service-account" } };
+        } t[] = { { "/apis/apps/v1", "deployments", "" },
+                  { "/api/v1", "services", "" },
+                  { "/api/v1", "serviceaccounts", "-service-account" } };
 
         for (size_t i = 0; i < ARRAY_LEN(t); i++) {
                 struct kubesync_answer r;
-                struct str path = arena_printf(&in->a, "%s/namespaces/%s/%s/%s%s%s", t[i].prefix, ns, t[i].plural, name, t[i].suffix, in->dry_run ? "?dryRun=All" : "");
+                struct str path = arena_printf(&in->a, "%s/namespaces/%s/%s/%s%s%s", t[i].prefix, ns, t[i].plural, name, t[i].suffix,
+                                               in->dry_run ? "?dryRun=All" : "");
 
                 if (!kubesync_do(in->k, "DELETE", path, NULL, NULL, REQUEST_TIMEOUT_MS, &in->a, &r) && r.status != 404)
                         return fail_answer(in, str_of(name), &r);
@@ -353,8 +358,9 @@ static int wait_ready(struct install *in, struct str ns, struct str name)
                         return CMD_OK;
                 kubesync_pause(in->k, 30);
         }
-        return cmd_error("deployment " STR_FMT " in " STR_FMT " is not ready after %ld s; \"kubectl describe pods -n " STR_FMT "\" says why", STR_ARG(name), STR_ARG(ns),
-                         in->timeout_s, STR_ARG(ns));
+        return cmd_error("deployment " STR_FMT " in " STR_FMT " is not ready after %ld s; \"kubectl describe pods -n " STR_FMT
+                         "\" says why",
+                         STR_ARG(name), STR_ARG(ns), in->timeout_s, STR_ARG(ns));
 }
 
 static int each_gateway(struct install *in, IstioOp__Component **v, size_t n, bool egress)
@@ -373,7 +379,9 @@ static int each_gateway(struct install *in, IstioOp__Component **v, size_t n, bo
                 if (!v[i]->has_enabled || !v[i]->enabled)
                         continue;
                 int rc = wait_ready(in, str_of(v[i]->namespace_ ? v[i]->namespace_ : "istio-system"),
-                                    str_of(v[i]->name ? v[i]->name : egress ? "istio-egressgateway" : "istio-ingressgateway"));
+                                    str_of(v[i]->name ? v[i]->name
+                                           : egress   ? "istio-egressgateway"
+                                                      : "istio-ingressgateway"));
 
                 if (rc != CMD_OK)
                         return rc;
@@ -390,8 +398,10 @@ static bool confirmed(struct install *in, bool yes)
 
         if (yes || in->dry_run || !isatty(STDIN_FILENO))
                 return true;
-        printf("This will install the Istio-compatible control plane of Postern " POSTERN_VERSION ", profile \"" STR_FMT "\" (Core, Istiod%s%s), into the cluster. Proceed? (y/N) ",
-               STR_ARG(in->op.profile), c && c->n_ingress_gateways ? ", Ingress gateways" : "", c && c->n_egress_gateways ? ", Egress gateways" : "");
+        printf("This will install the Istio-compatible control plane of Postern " POSTERN_VERSION ", profile \"" STR_FMT
+               "\" (Core, Istiod%s%s), into the cluster. Proceed? (y/N) ",
+               STR_ARG(in->op.profile), c && c->n_ingress_gateways ? ", Ingress gateways" : "",
+               c && c->n_egress_gateways ? ", Egress gateways" : "");
         fflush(stdout);
         if (!fgets(line, sizeof(line), stdin) || (line[0] != 'y' && line[0] != 'Y')) {
                 puts("Cancelled.");
@@ -411,7 +421,8 @@ static int install_all(struct install *in)
         if (!in->dry_run)
                 puts("✔ Istio core installed");
         if (core && !(c && c->pilot && c->pilot->has_enabled && !c->pilot->enabled)) {
-                if ((rc = install_istiod(in)) != CMD_OK || (!in->dry_run && (rc = wait_ready(in, STR("istio-system"), STR("istiod"))) != CMD_OK))
+                if ((rc = install_istiod(in)) != CMD_OK ||
+                    (!in->dry_run && (rc = wait_ready(in, STR("istio-system"), STR("istiod"))) != CMD_OK))
                         return rc;
                 if (!in->dry_run)
                         puts("✔ Istiod installed");
@@ -463,7 +474,8 @@ out:
 }
 
 static const struct cmd_opt opts[] = {
-        { "set", 's', "PATH=VALUE", "set one value of the IstioOperator specification, as components.egressGateways[0].enabled=true; may be repeated", true },
+        { "set", 's', "PATH=VALUE",
+          "set one value of the IstioOperator specification, as components.egressGateways[0].enabled=true; may be repeated", true },
         { "filename", 'f', "FILE", "read an IstioOperator from a YAML file; --set wins over it", false },
         { "skip-confirmation", 'y', NULL, "do not ask (it asks only on a terminal)", false },
         { "dry-run", 0, NULL, "say what would be made or changed, and change nothing", false },
@@ -474,7 +486,8 @@ static const struct cmd_opt opts[] = {
 };
 
 static const char *const examples[] = {
-        "postern install --set profile=minimal --set 'components.egressGateways[0].name=istio-egressgateway' --set 'components.egressGateways[0].enabled=true'",
+        "postern install --set profile=minimal --set 'components.egressGateways[0].name=istio-egressgateway' --set "
+        "'components.egressGateways[0].enabled=true'",
         "the control plane and an egress gateway",
         "postern install --set meshConfig.outboundTrafficPolicy.mode=REGISTRY_ONLY",
         "change one value of the mesh configuration of what is installed",
@@ -485,9 +498,12 @@ const struct cmd cmd_install = {
         .name = "install",
         .summary = "install the control plane and gateways into the cluster",
         .operands = "",
-        .description = "Installs the control plane (Deployment istiod), the mesh configuration (ConfigMap istio) and gateways into the namespace istio-system of the "
-                       "current cluster, and waits until they are ready. It takes istioctl install's options.\n\nRun again, it changes what the given values say and "
-                       "nothing else. A gateway is removed by setting its enabled to false. An unknown path is an error that names the nearest known one.",
+        .description = "Installs the control plane (Deployment istiod), the mesh configuration (ConfigMap istio) and gateways into the "
+                       "namespace istio-system of the "
+                       "current cluster, and waits until they are ready. It takes istioctl install's options.\n\nRun again, it changes "
+                       "what the given values say and "
+                       "nothing else. A gateway is removed by setting its enabled to false. An unknown path is an error that names the "
+                       "nearest known one.",
         .opts = opts,
         .examples = examples,
         .run = run_install,

@@ -4,7 +4,7 @@
 
 #include "pb/pb.h"
 
-#define ISTIO_COMPAT_VERSION "1.32.0"           /* the API that this proxy speaks; control planes and peers read it */
+#define ISTIO_COMPAT_VERSION "1.32.0" /* the API that this proxy speaks; control planes and peers read it */
 
 static const char default_discovery[] = "istiod.istio-system.svc:15010";
 
@@ -145,7 +145,8 @@ static bool discovery(struct str address, struct str *host, unsigned *port, stru
                 return false;
         }
         if (p == 15012) {
-                diag_add(d, DIAG_ERROR, NULL, &at, "port 15012 needs certificates, which this version does not have; use the plain port 15010");
+                diag_add(d, DIAG_ERROR, NULL, &at,
+                         "port 15012 needs certificates, which this version does not have; use the plain port 15010");
                 return false;
         }
         *port = (unsigned)p;
@@ -161,7 +162,9 @@ static void cluster(struct buf *b, const char *name, const char *type, struct st
                             "\"typed_extension_protocol_options\":{\"envoy.extensions.upstreams.http.v3.HttpProtocolOptions\":{\"@type\":"
                             "\"type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions\","
                             "\"explicit_http_config\":{\"http2_protocol_options\":{}}}},");
-        buf_printf(b, "\"load_assignment\":{\"cluster_name\":\"%s\",\"endpoints\":[{\"lb_endpoints\":[{\"endpoint\":{\"address\":{\"socket_address\":{\"address\":",
+        buf_printf(b,
+                   "\"load_assignment\":{\"cluster_name\":\"%s\",\"endpoints\":[{\"lb_endpoints\":[{\"endpoint\":{\"address\":{\"socket_"
+                   "address\":{\"address\":",
                    name);
         buf_json(b, host);
         buf_printf(b, ",\"port_value\":%u}}}}]}]}}", port);
@@ -179,8 +182,8 @@ static bool is_ip(struct str s)
         return v4;
 }
 
-static struct pb_node *metadata(struct arena *a, const struct istio_env *e, struct str pod, struct str ns, struct str ip, struct pb_node *config,
-                                struct diags *d)
+static struct pb_node *metadata(struct arena *a, const struct istio_env *e, struct str pod, struct str ns, struct str ip,
+                                struct pb_node *config, struct diags *d)
 {
         struct pb_node *m = map(a), *labels = map(a), *annotations = map(a);
 
@@ -240,8 +243,11 @@ bool istio_bootstrap_make(const char *role, const char *domain, const char *serv
         unsigned port;
 
         if (!pod.n || !ns.n || !ip.n) {
-                diag_add(d, DIAG_ERROR, NULL, &at, "the environment lacks %s: this mode is for pods of a mesh, where the injected container has it",
-                         !pod.n ? "POD_NAME" : !ns.n ? "POD_NAMESPACE" : "INSTANCE_IP");
+                diag_add(d, DIAG_ERROR, NULL, &at,
+                         "the environment lacks %s: this mode is for pods of a mesh, where the injected container has it",
+                         !pod.n  ? "POD_NAME"
+                         : !ns.n ? "POD_NAMESPACE"
+                                 : "INSTANCE_IP");
                 return false;
         }
         if (!config || !discovery(pb_get_str(config, "discoveryAddress", str_of(default_discovery)), &host, &port, d))
@@ -250,8 +256,10 @@ bool istio_bootstrap_make(const char *role, const char *domain, const char *serv
                 dom = arena_printf(a, STR_FMT ".svc.cluster.local", STR_ARG(ns));
         meta = metadata(a, env, pod, ns, ip, config, d);
         workload = pb_get_str(meta, "WORKLOAD_NAME", pod);
-        out->node_id = arena_printf(a, "%s~" STR_FMT "~" STR_FMT "." STR_FMT "~" STR_FMT, role, STR_ARG(ip), STR_ARG(pod), STR_ARG(ns), STR_ARG(dom));
-        out->service_cluster = service_cluster && *service_cluster ? str_of(service_cluster) : arena_printf(a, STR_FMT "." STR_FMT, STR_ARG(workload), STR_ARG(ns));
+        out->node_id = arena_printf(a, "%s~" STR_FMT "~" STR_FMT "." STR_FMT "~" STR_FMT, role, STR_ARG(ip), STR_ARG(pod), STR_ARG(ns),
+                                    STR_ARG(dom));
+        out->service_cluster = service_cluster && *service_cluster ? str_of(service_cluster)
+                                                                   : arena_printf(a, STR_FMT "." STR_FMT, STR_ARG(workload), STR_ARG(ns));
         if (pb_get(config, "concurrency") && (!str_u64(pb_get(config, "concurrency")->text, &n) || n > 256)) {
                 at = (struct diag_at){ .file = STR("PROXY_CONFIG"), .path = STR("concurrency") };
                 diag_add(d, DIAG_ERROR, NULL, &at, "must be a number of threads, 0 (one for each CPU) to 256");

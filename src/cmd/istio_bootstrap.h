@@ -6,14 +6,14 @@
 #include "base/diag.h"
 
 struct istio_env {
-        const char *(*get)(void *arg, const char *name);        /* an environment variable, or NULL */
-        const char *(*at)(void *arg, unsigned i);               /* "NAME=value" of the i-th, or NULL behind the last */
+        const char *(*get)(void *arg, const char *name); /* an environment variable, or NULL */
+        const char *(*at)(void *arg, unsigned i);        /* "NAME=value" of the i-th, or NULL behind the last */
         void *arg;
-        struct str labels, annotations;         /* the downward API's files ("key=\"value\"" lines); may be empty */
+        struct str labels, annotations; /* the downward API's files ("key=\"value\"" lines); may be empty */
 };
 
 struct istio_bootstrap {
-        struct str json;                        /* the bootstrap */
+        struct str json; /* the bootstrap */
         struct str node_id, service_cluster;
         unsigned concurrency;
         unsigned drain_s, termination_drain_s;

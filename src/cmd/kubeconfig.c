@@ -147,7 +147,7 @@ static bool save(struct str path, const struct pb_node *root, struct diags *d)
         struct diag_at at = at_file(path);
         struct stat st;
         unsigned mode = stat(path.p, &st) == 0 ? (unsigned)st.st_mode & 0777 : 0600;
-        char *real = realpath(path.p, NULL);            /* a link stays a link */
+        char *real = realpath(path.p, NULL); /* a link stays a link */
 
         pb_node_yaml(root, &out);
         int rc = buf_write_file(&out, real ? real : path.p, mode);

@@ -6,8 +6,8 @@
 #include "base/diag.h"
 
 struct kubeconfig_entry {
-        struct str name;                /* "postern-NAME" */
-        struct str server;              /* "https://127.0.0.1:PORT" */
+        struct str name;   /* "postern-NAME" */
+        struct str server; /* "https://127.0.0.1:PORT" */
         struct str ca_pem, cert_pem, key_pem;
 };
 

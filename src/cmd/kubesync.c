@@ -87,7 +87,7 @@ bool kubesync_do(struct kubesync *k, const char *method, struct str path, const 
         while (!w->done && clock_mono_ms() < until)
                 loop_turn(k->loop, (int)(until - clock_mono_ms()));
         if (!w->done) {
-                w->out = NULL;          /* a late answer finds nobody; `w` stays for it until the client goes */
+                w->out = NULL; /* a late answer finds nobody; `w` stays for it until the client goes */
                 out->text = arena_printf(a, "no answer within %u s", timeout_ms / 1000);
                 return false;
         }
@@ -107,9 +107,14 @@ static const struct {
         const char *kind, *plural;
         bool namespaced;
 } kinds[] = {
-        { "Namespace", "namespaces", false },       { "ConfigMap", "configmaps", true },     { "Secret", "secrets", true },
-        { "ServiceAccount", "serviceaccounts", true }, { "Service", "services", true },      { "Deployment", "deployments", true },
-        { "Pod", "pods", true },                    { "Node", "nodes", false },
+        { "Namespace", "namespaces", false },
+        { "ConfigMap", "configmaps", true },
+        { "Secret", "secrets", true },
+        { "ServiceAccount", "serviceaccounts", true },
+        { "Service", "services", true },
+        { "Deployment", "deployments", true },
+        { "Pod", "pods", true },
+        { "Node", "nodes", false },
 };
 
 struct str kubesync_path(const struct pb_node *object, bool named, struct arena *a)
@@ -121,7 +126,8 @@ struct str kubesync_path(const struct pb_node *object, bool named, struct arena 
                 if (!str_eqc(kind, kinds[i].kind))
                         continue;
                 struct str root = arena_printf(a, "/%s/" STR_FMT, str_chr(version, '/') < 0 ? "api" : "apis", STR_ARG(version));
-                struct str dir = kinds[i].namespaced ? arena_printf(a, STR_FMT "/namespaces/" STR_FMT "/%s", STR_ARG(root), STR_ARG(ns), kinds[i].plural)
+                struct str dir = kinds[i].namespaced ? arena_printf(a, STR_FMT "/namespaces/" STR_FMT "/%s", STR_ARG(root), STR_ARG(ns),
+                                                                    kinds[i].plural)
                                                      : arena_printf(a, STR_FMT "/%s", STR_ARG(root), kinds[i].plural);
 
                 return named ? arena_printf(a, STR_FMT "/" STR_FMT, STR_ARG(dir), STR_ARG(name)) : dir;

@@ -12,9 +12,9 @@ struct kubesync *kubesync_new(struct str config, struct str context, struct diag
 void kubesync_free(struct kubesync *k);
 
 struct kubesync_answer {
-        int status;                     /* 0: no answer */
-        struct str text;                /* the Status message, or why there was no answer; "" on success */
-        struct pb_node *body;           /* parsed JSON, or NULL */
+        int status;           /* 0: no answer */
+        struct str text;      /* the Status message, or why there was no answer; "" on success */
+        struct pb_node *body; /* parsed JSON, or NULL */
         struct str warnings[16];
         unsigned nwarnings;
 };

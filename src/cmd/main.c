@@ -8,7 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-extern const struct cmd cmd_proxy, cmd_up, cmd_down, cmd_status, cmd_install, cmd_shell, cmd_supervise, cmd_node, cmd_shim, cmd_internet, cmd_apiserver, cmd_controller, cmd_help_cmd;
+extern const struct cmd cmd_proxy, cmd_up, cmd_down, cmd_status, cmd_install, cmd_shell, cmd_supervise, cmd_node, cmd_shim, cmd_internet,
+        cmd_apiserver, cmd_controller, cmd_help_cmd;
 
 static const struct cmd_opt help_opts[] = {
         { "man", 0, NULL, "print the man page (roff) instead", false },
@@ -49,9 +50,8 @@ const struct cmd cmd_help_cmd = {
 };
 
 const struct cmd *const cmd_all[] = {
-        &cmd_proxy, &cmd_up, &cmd_down, &cmd_status, &cmd_install, &cmd_shell, &cmd_supervise, &cmd_node, &cmd_shim, &cmd_internet, &cmd_apiserver, &cmd_controller,
-        &cmd_help_cmd,
-        NULL,
+        &cmd_proxy, &cmd_up,   &cmd_down,     &cmd_status,    &cmd_install,    &cmd_shell,    &cmd_supervise,
+        &cmd_node,  &cmd_shim, &cmd_internet, &cmd_apiserver, &cmd_controller, &cmd_help_cmd, NULL,
 };
 
 static void top_help(FILE *f)

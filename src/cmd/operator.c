@@ -161,7 +161,8 @@ static bool load_file(struct str path, struct arena *a, struct pb_node *spec, st
                 if (!str_eqc(kind, "IstioOperator")) {
                         at.line = docs[i]->line;
                         at.column = docs[i]->column;
-                        diag_add(d, DIAG_ERROR, NULL, &at, "kind is \"" STR_FMT "\": -f takes an IstioOperator (install.istio.io/v1alpha1)", STR_ARG(kind));
+                        diag_add(d, DIAG_ERROR, NULL, &at, "kind is \"" STR_FMT "\": -f takes an IstioOperator (install.istio.io/v1alpha1)",
+                                 STR_ARG(kind));
                         return false;
                 }
                 if (s && s->kind == PB_MAP)
@@ -178,12 +179,15 @@ static void refuse(const IstioOp__IstioOperatorSpec *s, struct diags *d)
                 bool given;
                 const char *why;
         } t[] = {
-                { "components.cni", s->components && s->components->cni && s->components->cni->enabled, "the node redirects traffic itself: no CNI plug-in is needed" },
-                { "components.ztunnel", s->components && s->components->ztunnel && s->components->ztunnel->enabled, "ambient mode is not in this release" },
+                { "components.cni", s->components && s->components->cni && s->components->cni->enabled,
+                  "the node redirects traffic itself: no CNI plug-in is needed" },
+                { "components.ztunnel", s->components && s->components->ztunnel && s->components->ztunnel->enabled,
+                  "ambient mode is not in this release" },
                 { "revision", s->revision && *s->revision && strcmp(s->revision, "default") != 0, "revisions are not in this release" },
                 { "namespace", s->namespace_ && strcmp(s->namespace_, "istio-system") != 0, "the control plane lives in istio-system" },
                 { "values.global.istioNamespace",
-                  s->values && s->values->global && s->values->global->istio_namespace && strcmp(s->values->global->istio_namespace, "istio-system") != 0,
+                  s->values && s->values->global && s->values->global->istio_namespace &&
+                          strcmp(s->values->global->istio_namespace, "istio-system") != 0,
                   "the control plane lives in istio-system" },
         };
 
@@ -245,7 +249,8 @@ bool operator_load(const struct operator_input *in, struct arena *a, struct oper
         if (!pick_profile(spec, &out->profile, d))
                 return false;
         profile_gateways(a, spec, out->profile);
-        out->spec = (IstioOp__IstioOperatorSpec *)pb_from_node(&istio_op__istio_operator_spec__descriptor, spec, 0, &(struct diag_at){ .file = in->file }, a, d);
+        out->spec = (IstioOp__IstioOperatorSpec *)pb_from_node(&istio_op__istio_operator_spec__descriptor, spec, 0,
+                                                               &(struct diag_at){ .file = in->file }, a, d);
         out->mesh_config = pb_get(spec, "meshConfig");
         if (out->mesh_config)
                 pb_from_node(mesh_type, out->mesh_config, 0, &(struct diag_at){ .file = in->file, .path = STR("meshConfig") }, a, d);

@@ -1,4 +1,5 @@
-/* What the user asked `postern install` for: a profile, an IstioOperator file and --set values, checked and merged into one specification. */
+/* What the user asked `postern install` for: a profile, an IstioOperator file and --set values, checked and merged into one specification.
+ */
 #ifndef CMD_OPERATOR_H
 #define CMD_OPERATOR_H
 
@@ -6,14 +7,14 @@
 #include "pb/pb.h"
 
 struct operator_input {
-        struct str file;                /* path of an IstioOperator YAML; empty: none */
-        const char *const *sets;        /* "path=value", in order */
+        struct str file;         /* path of an IstioOperator YAML; empty: none */
+        const char *const *sets; /* "path=value", in order */
         size_t nsets;
 };
 
 struct operator_spec {
-        IstioOp__IstioOperatorSpec *spec;       /* profile defaults filled in */
-        struct pb_node *mesh_config;            /* what was given for meshConfig, as a map; or NULL */
+        IstioOp__IstioOperatorSpec *spec; /* profile defaults filled in */
+        struct pb_node *mesh_config;      /* what was given for meshConfig, as a map; or NULL */
         struct str profile;
 };
 

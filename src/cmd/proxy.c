@@ -1,5 +1,5 @@
-/* postern proxy: the data plane, from an Envoy bootstrap file; or, as `postern proxy sidecar` and `postern proxy router`, from the environment of
- * a pod in an Istio mesh. */
+/* postern proxy: the data plane, from an Envoy bootstrap file; or, as `postern proxy sidecar` and `postern proxy router`, from the
+ * environment of a pod in an Istio mesh. */
 #include "base/log.h"
 #include "cmd/cmd.h"
 #include "cmd/istio_bootstrap.h"
@@ -47,7 +47,7 @@ static const char *env_get(void *arg, const char *name)
 
 static const char *env_at(void *arg, unsigned i)
 {
-        return environ[i];      /* NULL behind the last */
+        return environ[i]; /* NULL behind the last */
 }
 
 static void print_diags(const struct diags *d)
@@ -126,7 +126,8 @@ static int run_istio(struct cmd_args *a, struct server_opts *o)
         diags_init(&d);
         env.labels = read_podinfo(&arena, "/etc/istio/pod/labels");
         env.annotations = read_podinfo(&arena, "/etc/istio/pod/annotations");
-        if (!istio_bootstrap_make(o->istio_role, cmd_value(a, "domain", NULL), cmd_value(a, "serviceCluster", NULL), &env, &arena, &ib, &d)) {
+        if (!istio_bootstrap_make(o->istio_role, cmd_value(a, "domain", NULL), cmd_value(a, "serviceCluster", NULL), &env, &arena, &ib,
+                                  &d)) {
                 print_diags(&d);
                 goto out;
         }
@@ -173,11 +174,15 @@ const struct cmd cmd_proxy = {
         .name = "proxy",
         .summary = "run the data plane",
         .operands = "[sidecar|router]",
-        .description = "Runs a proxy: listeners, filter chains, clusters and routes from an Envoy v3 bootstrap file, with what the file says comes from "
-                       "files or from a control plane (ADS). It takes the subset of Envoy's configuration that Postern supports, and refuses the rest "
+        .description = "Runs a proxy: listeners, filter chains, clusters and routes from an Envoy v3 bootstrap file, with what the file "
+                       "says comes from "
+                       "files or from a control plane (ADS). It takes the subset of Envoy's configuration that Postern supports, and "
+                       "refuses the rest "
                        "by the name and place of the field.\n\n"
-                       "With the operand sidecar or router it is the proxy container of a mesh: it makes the bootstrap from the pod's environment as "
-                       "Istio's agent does, asks the control plane for the rest, answers probes on port 15021 and serves metrics on port 15090.\n\n"
+                       "With the operand sidecar or router it is the proxy container of a mesh: it makes the bootstrap from the pod's "
+                       "environment as "
+                       "Istio's agent does, asks the control plane for the rest, answers probes on port 15021 and serves metrics on port "
+                       "15090.\n\n"
                        "SIGTERM ends it (a mesh proxy drains first); SIGUSR1 makes it reopen its access logs.",
         .opts = opts,
         .examples = examples,

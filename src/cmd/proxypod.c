@@ -121,7 +121,8 @@ static struct pb_node *env_common(struct arena *a, struct str values, struct str
 
 struct pb_node *proxypod_env_gateway(const struct proxypod_gateway *g, struct arena *a)
 {
-        struct str owner = arena_printf(a, "kubernetes://apis/apps/v1/namespaces/" STR_FMT "/deployments/" STR_FMT, STR_ARG(g->namespace_), STR_ARG(g->name));
+        struct str owner = arena_printf(a, "kubernetes://apis/apps/v1/namespaces/" STR_FMT "/deployments/" STR_FMT, STR_ARG(g->namespace_),
+                                        STR_ARG(g->name));
         struct pb_node *l = env_common(a, g->values, g->name, owner);
 
         env_add(a, l, "PROXY_CONFIG", STR("{}"));
@@ -145,7 +146,8 @@ bool inject_wanted(const struct pb_node *pod, struct str ns, const struct inject
                 ns_on = str_eqc(inj->text, "enabled");
         if (!in->values.n || str_eqc(ns, "kube-system") || str_eqc(ns, "kube-public") || str_eqc(ns, "istio-system"))
                 return false;
-        if (str_eqc(pb_get_str(pod, "spec.hostNetwork", STR("")), "true") || (annotations && pb_get(annotations, "sidecar.istio.io/status")))
+        if (str_eqc(pb_get_str(pod, "spec.hostNetwork", STR("")), "true") ||
+            (annotations && pb_get(annotations, "sidecar.istio.io/status")))
                 return false;
         if (!choice)
                 choice = pb_get(annotations, "sidecar.istio.io/inject");
@@ -209,8 +211,8 @@ static void workload_of(const struct pb_node *pod, struct str ns, struct arena *
                 bool deployed = hash.n && str_ends(of, tail);
 
                 *name = deployed ? str_sub(of, 0, of.n - tail.n) : of;
-                *owner = arena_printf(a, "kubernetes://apis/apps/v1/namespaces/" STR_FMT "/%s/" STR_FMT, STR_ARG(ns), deployed ? "deployments" : "replicasets",
-                                      STR_ARG(*name));
+                *owner = arena_printf(a, "kubernetes://apis/apps/v1/namespaces/" STR_FMT "/%s/" STR_FMT, STR_ARG(ns),
+                                      deployed ? "deployments" : "replicasets", STR_ARG(*name));
                 return;
         }
 }

@@ -1,4 +1,5 @@
-/* The proxy's container: what sidecar injection adds to a pod and what a gateway's Deployment is made of. Pure functions over node trees. */
+/* The proxy's container: what sidecar injection adds to a pod and what a gateway's Deployment is made of. Pure functions over node trees.
+ */
 #ifndef CMD_PROXYPOD_H
 #define CMD_PROXYPOD_H
 
@@ -9,14 +10,14 @@
 #define PROXYPOD_BINARY "/opt/postern/bin/postern"
 
 /* `values` everywhere: the JSON of ConfigMap istio-sidecar-injector's key "values". */
-struct str proxypod_image(struct str values, const char *which, struct arena *a);       /* a label only: "docker.io/istio/proxyv2:…" */
+struct str proxypod_image(struct str values, const char *which, struct arena *a); /* a label only: "docker.io/istio/proxyv2:…" */
 struct str proxypod_log_level(struct str values, struct arena *a);
 
 struct proxypod_gateway {
         struct str name, namespace_;
         bool egress;
         struct str values;
-        struct str label_keys[16], label_values[16];    /* the user's */
+        struct str label_keys[16], label_values[16]; /* the user's */
         unsigned nlabels;
 };
 
@@ -27,9 +28,9 @@ struct pb_node *proxypod_gateway_labels(const struct proxypod_gateway *g, enum p
 struct pb_node *proxypod_env_gateway(const struct proxypod_gateway *g, struct arena *a);
 
 struct inject_input {
-        struct str values;              /* empty: no control plane is installed, so nothing is injected */
-        struct str mesh;                /* the mesh configuration, YAML */
-        const struct pb_node *namespace_labels;         /* may be NULL */
+        struct str values;                      /* empty: no control plane is installed, so nothing is injected */
+        struct str mesh;                        /* the mesh configuration, YAML */
+        const struct pb_node *namespace_labels; /* may be NULL */
 };
 
 /* Does this pod get a sidecar? Namespace label istio-injection=enabled (or istio.io/rev=default), overridden by the pod's label (or

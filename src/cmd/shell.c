@@ -1,9 +1,9 @@
-/* `postern shell`, and the two names it lends: in that shell `kind` and `istioctl` are postern, so that a tutorial written for those tools can be
- * pasted word for word. Words of theirs that Postern has no counterpart for are refused by name. */
+/* `postern shell`, and the two names it lends: in that shell `kind` and `istioctl` are postern, so that a tutorial written for those tools
+ * can be pasted word for word. Words of theirs that Postern has no counterpart for are refused by name. */
+#include "cmd/shell.h"
 #include "base/mem.h"
 #include "cmd/cluster.h"
 #include "cmd/cmd.h"
-#include "cmd/shell.h"
 #include "cmd/up.h"
 
 #include <errno.h>
@@ -66,7 +66,8 @@ const struct cmd cmd_shell = {
         .name = "shell",
         .summary = "open a shell in which kind and istioctl are postern",
         .operands = "",
-        .description = "Opens $SHELL with the names kind and istioctl in front of its PATH, both being postern, so that the commands of Istio's tutorials can be pasted as "
+        .description = "Opens $SHELL with the names kind and istioctl in front of its PATH, both being postern, so that the commands of "
+                       "Istio's tutorials can be pasted as "
                        "they are: kind create cluster is postern up --offline, istioctl install is postern install.",
         .opts = opts,
         .run = run_shell,
@@ -137,7 +138,8 @@ int shell_as_kind(int argc, char **argv)
         }
         if (strcmp(verb, "get") == 0 && strcmp(what, "clusters") == 0)
                 return kind_get_clusters();
-        cmd_error("kind: postern answers to \"create cluster\", \"delete cluster\" and \"get clusters\" (each with --name) and \"version\"");
+        cmd_error(
+                "kind: postern answers to \"create cluster\", \"delete cluster\" and \"get clusters\" (each with --name) and \"version\"");
         return CMD_USAGE;
 }
 

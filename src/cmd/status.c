@@ -35,7 +35,10 @@ static bool show(const char *name)
         buf_read_file(&port, c.port_file.p, 32);
         while (port.n && port.p[port.n - 1] == '\n')
                 port.n--;
-        printf("%s\n  context     %s\n  supervisor  %s", name, c.context.p, sup ? "running" : cluster_exists(&c) ? "not running (\"postern up\" starts the cluster again)" : "none");
+        printf("%s\n  context     %s\n  supervisor  %s", name, c.context.p,
+               sup                  ? "running"
+               : cluster_exists(&c) ? "not running (\"postern up\" starts the cluster again)"
+                                    : "none");
         if (sup)
                 printf(", pid %d", (int)sup);
         putchar('\n');
@@ -50,7 +53,8 @@ static bool show(const char *name)
                         printf(", https://127.0.0.1:" STR_FMT, STR_ARG(buf_view(&port)));
                 putchar('\n');
         }
-        printf("  network     %s%s\n", access(c.netns.p, F_OK) == 0 ? "namespace " : "no namespace", access(c.netns.p, F_OK) == 0 ? c.context.p : "");
+        printf("  network     %s%s\n", access(c.netns.p, F_OK) == 0 ? "namespace " : "no namespace",
+               access(c.netns.p, F_OK) == 0 ? c.context.p : "");
         buf_fini(&port);
         cluster_fini(&c);
         return ok;
@@ -85,7 +89,8 @@ const struct cmd cmd_status = {
         .name = "status",
         .summary = "show the clusters of this machine",
         .operands = "",
-        .description = "Shows the clusters of this machine and which of their processes run. The exit status is 0 when everything shown runs.",
+        .description =
+                "Shows the clusters of this machine and which of their processes run. The exit status is 0 when everything shown runs.",
         .opts = opts,
         .run = run_status,
         .max_operands = 0,

@@ -1,6 +1,6 @@
-/* The supervisor of one cluster: starts the API server and the node, says when they are ready, starts them again when they die, and takes them
- * down on SIGTERM. It holds the cluster's lock for as long as it lives. Nothing depends on it to keep working: when it is killed, its children go
- * on, and the next `postern up` takes over. */
+/* The supervisor of one cluster: starts the API server and the node, says when they are ready, starts them again when they die, and takes
+ * them down on SIGTERM. It holds the cluster's lock for as long as it lives. Nothing depends on it to keep working: when it is killed, its
+ * children go on, and the next `postern up` takes over. */
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -107,7 +107,7 @@ static void on_exit_of(void *arg, pid_t pid, int status)
                 LOG(LOG_ERROR, "supervisor", "%s was killed by signal %d", r->name, WTERMSIG(status));
         else
                 LOG(LOG_ERROR, "supervisor", "%s ended with status %d", r->name, WEXITSTATUS(status));
-        if (!r->was_ready) {            /* it never worked: trying again would hide why */
+        if (!r->was_ready) { /* it never worked: trying again would hide why */
                 report(s, "failed %s\n", r->name);
                 s->stopping = true;
                 if (s->node.pid || s->apiserver.pid) {
@@ -216,7 +216,8 @@ static void on_signal(void *arg, int signo)
         loop_timer_arm(s->loop, &s->kill, STOP_MS);
 }
 
-/* Processes of a supervisor that was killed go on without it. They are stopped here, by the pid files, before new ones take their places. */
+/* Processes of a supervisor that was killed go on without it. They are stopped here, by the pid files, before new ones take their places.
+ */
 static void stop_orphan(struct cluster *c, const char *role)
 {
         char *file = mem_printf(STR_FMT "/%s.pid", STR_ARG(c->run_dir), role);
@@ -250,13 +251,37 @@ static struct str in_run(struct supervisor *s, const char *file)
 static void set_roles(struct supervisor *s, const char *listen, bool offline)
 {
         struct cluster *c = &s->cluster;
-        const char *apiserver[] = { cmd_self(), "apiserver", "--state", c->state_dir.p, "--pki", c->pki_dir.p, "--listen", listen,
-                                    "--port-file", c->port_file.p, "--unix", in_run(s, "apiserver.sock").p, "--node-netns", c->netns.p,
-                                    "--node-listen", "10.244.0.1:6443", "--node-socket", in_run(s, "node.sock").p, NULL };
-        const char *node[] = { cmd_self(), "node", "--name", c->name.p, "--kubeconfig", arena_printf(&c->arena, STR_FMT "/node.kubeconfig", STR_ARG(c->pki_dir)).p,
-                               offline ? "--offline" : NULL, NULL };
+        const char *apiserver[] = { cmd_self(),
+                                    "apiserver",
+                                    "--state",
+                                    c->state_dir.p,
+                                    "--pki",
+                                    c->pki_dir.p,
+                                    "--listen",
+                                    listen,
+                                    "--port-file",
+                                    c->port_file.p,
+                                    "--unix",
+                                    in_run(s, "apiserver.sock").p,
+                                    "--node-netns",
+                                    c->netns.p,
+                                    "--node-listen",
+                                    "10.244.0.1:6443",
+                                    "--node-socket",
+                                    in_run(s, "node.sock").p,
+                                    NULL };
+        const char *node[] = { cmd_self(),
+                               "node",
+                               "--name",
+                               c->name.p,
+                               "--kubeconfig",
+                               arena_printf(&c->arena, STR_FMT "/node.kubeconfig", STR_ARG(c->pki_dir)).p,
+                               offline ? "--offline" : NULL,
+                               NULL };
 
-        s->apiserver = (struct role){ .name = "apiserver", .sup = s, .ready.fd = -1, .restart = { .fn = on_restart, .arg = &s->apiserver } };
+        s->apiserver = (struct role){
+                .name = "apiserver", .sup = s, .ready.fd = -1, .restart = { .fn = on_restart, .arg = &s->apiserver }
+        };
         s->node = (struct role){ .name = "node", .sup = s, .ready.fd = -1, .restart = { .fn = on_restart, .arg = &s->node } };
         memcpy(s->apiserver.argv, apiserver, sizeof(apiserver));
         memcpy(s->node.argv, node, sizeof(node));

@@ -100,8 +100,8 @@ static pid_t start_supervisor(const struct cluster *c, const struct up_opts *o, 
                 snprintf(listen, sizeof(listen), "127.0.0.1:%ld", o->api_port);
                 if (chdir("/") < 0)
                         _exit(127);
-                execl(cmd_self(), "postern", "supervise", "--name", c->name.p, "--report-fd", fd, "--listen", listen, o->offline ? "--offline" : (char *)NULL,
-                      (char *)NULL);
+                execl(cmd_self(), "postern", "supervise", "--name", c->name.p, "--report-fd", fd, "--listen", listen,
+                      o->offline ? "--offline" : (char *)NULL, (char *)NULL);
                 _exit(127);
         }
         close(p[1]);
@@ -225,7 +225,8 @@ static int check_kubeconfig(struct cluster *c, const char *file)
                 struct buf b = BUF_INIT;
 
                 diags_format(&d, &b);
-                rc = cmd_error("the kubeconfig could not be written; nothing was started. Give another file by --kubeconfig or $KUBECONFIG");
+                rc = cmd_error(
+                        "the kubeconfig could not be written; nothing was started. Give another file by --kubeconfig or $KUBECONFIG");
                 fwrite(b.p, 1, b.n, stderr);
                 buf_fini(&b);
         }
@@ -246,10 +247,12 @@ int up_cluster(const struct up_opts *o)
                 goto out;
         }
         if (cluster_supervisor(&c)) {
-                rc = cmd_error("cluster \"%s\" is up already (\"postern status\" shows it); take it down first, or give another --name", o->name);
+                rc = cmd_error("cluster \"%s\" is up already (\"postern status\" shows it); take it down first, or give another --name",
+                               o->name);
                 goto out;
         }
-        if ((rc = check_machine(o->offline)) != CMD_OK || (rc = check_kubeconfig(&c, o->kubeconfig)) != CMD_OK || (rc = make_folders(&c)) != CMD_OK)
+        if ((rc = check_machine(o->offline)) != CMD_OK || (rc = check_kubeconfig(&c, o->kubeconfig)) != CMD_OK ||
+            (rc = make_folders(&c)) != CMD_OK)
                 goto out;
         printf("Creating cluster \"%s\" ...\n", o->name);
         step_done("Checked the machine");
@@ -264,11 +267,13 @@ int up_cluster(const struct up_opts *o)
         step_done("Started the API server");
         if ((rc = wait_ready(&c, fd, &in, "node", until)) != CMD_OK)
                 goto out;
-        step_done(o->offline ? "Started the node, with an Internet of its own (httpbin.org, example.com, api.example.net)" : "Started the node");
+        step_done(o->offline ? "Started the node, with an Internet of its own (httpbin.org, example.com, api.example.net)"
+                             : "Started the node");
         if ((rc = write_kubeconfig(&c, o->kubeconfig)) != CMD_OK)
                 goto out;
         step_done("Wrote the kubeconfig");
-        printf("Set kubectl context to \"%s\"\nYou can now use your cluster with:\n\nkubectl cluster-info --context %s\n", c.context.p, c.context.p);
+        printf("Set kubectl context to \"%s\"\nYou can now use your cluster with:\n\nkubectl cluster-info --context %s\n", c.context.p,
+               c.context.p);
 out:
         if (fd >= 0)
                 close(fd);
@@ -339,7 +344,10 @@ int down_cluster(const char *name)
 
 static int run_up(struct cmd_args *a)
 {
-        struct up_opts o = { .name = cmd_value(a, "name", "default"), .offline = cmd_flag(a, "offline"), .kubeconfig = cmd_value(a, "kubeconfig", NULL), .wait_s = 30 };
+        struct up_opts o = { .name = cmd_value(a, "name", "default"),
+                             .offline = cmd_flag(a, "offline"),
+                             .kubeconfig = cmd_value(a, "kubeconfig", NULL),
+                             .wait_s = 30 };
 
         if (!cmd_number(a, "api-port", 0, 65535, &o.api_port) || !cmd_number(a, "wait", 1, 600, &o.wait_s))
                 return CMD_USAGE;
@@ -377,9 +385,12 @@ const struct cmd cmd_up = {
         .name = "up",
         .summary = "start a one-machine cluster (what kind create cluster does)",
         .operands = "",
-        .description = "Starts a Kubernetes-compatible cluster on this machine, without a container engine: an API server that serves kubectl, and a node that runs "
-                       "pods in network namespaces of their own. The context postern-NAME is merged into the kubeconfig and made current.\n\nNothing outside of "
-                       "Postern's own namespaces, one nftables table and its folders under /run/postern and /var/lib/postern is changed; \"postern down\" removes "
+        .description = "Starts a Kubernetes-compatible cluster on this machine, without a container engine: an API server that serves "
+                       "kubectl, and a node that runs "
+                       "pods in network namespaces of their own. The context postern-NAME is merged into the kubeconfig and made "
+                       "current.\n\nNothing outside of "
+                       "Postern's own namespaces, one nftables table and its folders under /run/postern and /var/lib/postern is changed; "
+                       "\"postern down\" removes "
                        "all of it. After a crash, up starts the cluster again with what was stored.",
         .opts = up_opts_table,
         .examples = up_examples,
@@ -391,7 +402,8 @@ const struct cmd cmd_down = {
         .name = "down",
         .summary = "remove a cluster and everything it made",
         .operands = "",
-        .description = "Stops a cluster and removes its pods, namespaces, tables, folders and kubeconfig context, also when its processes were killed.",
+        .description = "Stops a cluster and removes its pods, namespaces, tables, folders and kubeconfig context, also when its processes "
+                       "were killed.",
         .opts = down_opts,
         .run = run_down,
         .max_operands = 0,

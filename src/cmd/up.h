@@ -7,8 +7,8 @@
 struct up_opts {
         const char *name;
         bool offline;
-        long api_port;                  /* 0: any */
-        const char *kubeconfig;         /* NULL: the user's */
+        long api_port;          /* 0: any */
+        const char *kubeconfig; /* NULL: the user's */
         long wait_s;
 };
 

@@ -190,7 +190,9 @@ static void claims(struct kube_tokens *t, const struct kube_api *api, const stru
                 buf_json(b, str_of(t->issuer));
         buf_printf(b, "],\"exp\":%lld,\"iat\":%lld,\"nbf\":%lld,\"jti\":\"%s\",\"iss\":", now + (long long)q->ttl_s, now, now, jti);
         buf_json(b, str_of(t->issuer));
-        buf_printf(b, ",\"kubernetes.io\":{\"namespace\":\"" STR_FMT "\",\"serviceaccount\":{\"name\":\"" STR_FMT "\",\"uid\":\"" STR_FMT "\"}",
+        buf_printf(b,
+                   ",\"kubernetes.io\":{\"namespace\":\"" STR_FMT "\",\"serviceaccount\":{\"name\":\"" STR_FMT "\",\"uid\":\"" STR_FMT
+                   "\"}",
                    STR_ARG(q->account->ns), STR_ARG(q->account->name), STR_ARG(q->account->uid));
         if (q->pod)
                 buf_printf(b, ",\"pod\":{\"name\":\"" STR_FMT "\",\"uid\":\"" STR_FMT "\"}", STR_ARG(q->pod->name), STR_ARG(q->pod->uid));
@@ -238,7 +240,8 @@ static bool audience_ok(struct kube_tokens *t, const struct pb_node *aud, const 
 
 static bool still_there(const struct kube_api *api, const struct pb_node *k, struct kube_user *u, struct arena *a, struct str *why)
 {
-        struct str ns = pb_get_str(k, "namespace", STR("")), sa = pb_get_str(k, "serviceaccount.name", STR("")), pod = pb_get_str(k, "pod.name", STR(""));
+        struct str ns = pb_get_str(k, "namespace", STR("")), sa = pb_get_str(k, "serviceaccount.name", STR("")),
+                   pod = pb_get_str(k, "pod.name", STR(""));
         const struct kobj *account = kube_store_get(api->store, kube_b.serviceaccounts, ns, sa);
 
         if (!account || !str_eq(account->uid, pb_get_str(k, "serviceaccount.uid", STR("")))) {
@@ -278,7 +281,8 @@ bool kube_tokens_verify(struct kube_tokens *t, const struct kube_api *api, struc
         *why = STR("the token is not one of this server's");
         if (!t || token.n > TOKEN_MAX_BYTES || first <= 0 || dot <= first)
                 return false;
-        if (!un_b64url(str_sub(token, 0, (size_t)first), a, &head) || !un_b64url(str_sub(token, (size_t)first + 1, (size_t)(dot - first - 1)), a, &body) ||
+        if (!un_b64url(str_sub(token, 0, (size_t)first), a, &head) ||
+            !un_b64url(str_sub(token, (size_t)first + 1, (size_t)(dot - first - 1)), a, &body) ||
             !un_b64url(str_sub(token, (size_t)dot + 1, token.n), a, &sig) || !check_signature(t, str_sub(token, 0, (size_t)dot), sig))
                 return false;
         diags_init(&d);
@@ -300,13 +304,13 @@ bool kube_tokens_verify(struct kube_tokens *t, const struct kube_api *api, struc
 
 /* ---- permissions ---- */
 
-#define READ "get list watch"
+#define READ  "get list watch"
 #define WRITE "get list watch create update patch delete deletecollection"
 
 static const struct rule {
-        const char *group_or_user;              /* a group, or "user:…" */
-        const char *api_group;                  /* "*": any, "*.istio.io": Istio's */
-        const char *resources;                  /* "pods pods/status", "*": any, sub-resources not included */
+        const char *group_or_user; /* a group, or "user:…" */
+        const char *api_group;     /* "*": any, "*.istio.io": Istio's */
+        const char *resources;     /* "pods pods/status", "*": any, sub-resources not included */
         const char *verbs;
 } rules[] = {
         { "system:nodes", "", "pods services endpoints configmaps secrets nodes namespaces serviceaccounts", READ },
@@ -320,18 +324,16 @@ static const struct rule {
         { "system:nodes", "", "serviceaccounts/token", "create" },
         { "system:nodes", "authentication.k8s.io", "tokenreviews", "create" },
         { "system:nodes", "authorization.k8s.io", "subjectaccessreviews", "create" },
-#define CONTROL_PLANE(who)                                                                                                                 \
-        { who, "", "pods services endpoints configmaps secrets nodes namespaces serviceaccounts events", READ },                            \
-        { who, "apps", "deployments replicasets", READ },                                                                                   \
-        { who, "discovery.k8s.io", "endpointslices", READ },                                                                                \
-        { who, "apiextensions.k8s.io", "customresourcedefinitions", READ },                                                                 \
-        { who, "*.istio.io", "*", READ },                                                                                                   \
-        { who, "*.istio.io", "*/status", "get update patch" },                                                                              \
-        { who, "*.istio.io", "workloadentries", WRITE },                                                                                    \
-        { who, "", "configmaps", "create update patch" },                                                                                   \
-        { who, "", "events", "create update patch" },                                                                                       \
-        { who, "authentication.k8s.io", "tokenreviews", "create" },                                                                         \
-        { who, "authorization.k8s.io", "subjectaccessreviews", "create" }
+#define CONTROL_PLANE(who)                                                                                              \
+        { who, "", "pods services endpoints configmaps secrets nodes namespaces serviceaccounts events", READ },        \
+                { who, "apps", "deployments replicasets", READ }, { who, "discovery.k8s.io", "endpointslices", READ },  \
+                { who, "apiextensions.k8s.io", "customresourcedefinitions", READ }, { who, "*.istio.io", "*", READ },   \
+                { who, "*.istio.io", "*/status", "get update patch" }, { who, "*.istio.io", "workloadentries", WRITE }, \
+                { who, "", "configmaps", "create update patch" }, { who, "", "events", "create update patch" },         \
+                { who, "authentication.k8s.io", "tokenreviews", "create" },                                             \
+        {                                                                                                               \
+                who, "authorization.k8s.io", "subjectaccessreviews", "create"                                           \
+        }
         CONTROL_PLANE("postern:controllers"),
         CONTROL_PLANE("user:system:serviceaccount:istio-system:istiod"),
         { "system:authenticated", "authentication.k8s.io", "selfsubjectreviews", "create" },
@@ -354,7 +356,8 @@ static bool resource_in(const char *words, struct str resource, struct str sub)
 
         while (str_next(&rest, ' ', &part)) {
                 ptrdiff_t slash = str_chr(part, '/');
-                struct str res = slash < 0 ? part : str_sub(part, 0, (size_t)slash), s = slash < 0 ? STR("") : str_sub(part, (size_t)slash + 1, part.n);
+                struct str res = slash < 0 ? part : str_sub(part, 0, (size_t)slash),
+                           s = slash < 0 ? STR("") : str_sub(part, (size_t)slash + 1, part.n);
 
                 if ((str_eqc(res, "*") || str_eq(res, resource)) && str_eq(s, sub))
                         return true;
@@ -369,16 +372,18 @@ static bool group_matches(const char *rule_group, struct str group)
         return *rule_group == '*' ? str_ends(group, str_of(rule_group + 1)) : str_eqc(group, rule_group);
 }
 
-bool kube_may(const struct kube_api *api, const struct kube_user *u, const char *verb, struct str group, struct str resource, struct str sub,
-              struct str ns, struct str name)
+bool kube_may(const struct kube_api *api, const struct kube_user *u, const char *verb, struct str group, struct str resource,
+              struct str sub, struct str ns, struct str name)
 {
         if (kube_user_in_group(u, "system:masters"))
                 return true;
         for (size_t i = 0; i < ARRAY_LEN(rules); i++) {
                 const struct rule *r = &rules[i];
-                bool mine = strncmp(r->group_or_user, "user:", 5) ? kube_user_in_group(u, r->group_or_user) : str_eqc(u->name, r->group_or_user + 5);
+                bool mine = strncmp(r->group_or_user, "user:", 5) ? kube_user_in_group(u, r->group_or_user)
+                                                                  : str_eqc(u->name, r->group_or_user + 5);
 
-                if (mine && group_matches(r->api_group, group) && word_in(r->verbs, str_of(verb)) && resource_in(r->resources, resource, sub))
+                if (mine && group_matches(r->api_group, group) && word_in(r->verbs, str_of(verb)) &&
+                    resource_in(r->resources, resource, sub))
                         return true;
         }
         return false;

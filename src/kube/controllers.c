@@ -1,5 +1,5 @@
-/* The controllers' frame: changes of the store mark keys as dirty, and a task at the end of the loop's turn works them off. The work writes to
- * the store, which brings new changes after the commit; an unchanged write is no write, so that it comes to rest. */
+/* The controllers' frame: changes of the store mark keys as dirty, and a task at the end of the loop's turn works them off. The work writes
+ * to the store, which brings new changes after the commit; an unchanged write is no write, so that it comes to rest. */
 #include "kube/ctl.h"
 
 #include "base/clock.h"
@@ -116,7 +116,8 @@ bool ctl_pod_active(const struct kobj *pod)
         return !ctl_deleting(pod) && !str_eqc(phase, "Succeeded") && !str_eqc(phase, "Failed");
 }
 
-bool ctl_condition(struct kube_controllers *c, struct pb_node *o, const char *type, const char *status, const char *reason, struct str message)
+bool ctl_condition(struct kube_controllers *c, struct pb_node *o, const char *type, const char *status, const char *reason,
+                   struct str message)
 {
         struct pb_node *list = kube_list_at(c->a, kube_map(c->a, o, "status"), "conditions"), *k = (struct pb_node *)condition(o, type);
         bool moved = !k || !str_eqc(pb_get_str(k, "status", STR("")), status);
@@ -257,11 +258,11 @@ static void run_queue(struct kube_controllers *c, unsigned q, unsigned *budget)
         struct strmap now = c->dirty[q];
 
         c->dirty[q] = (struct strmap)STRMAP_INIT;
-        STRMAP_EACH(&now, it) {
+        STRMAP_EACH (&now, it) {
                 ptrdiff_t slash = str_chr(it->key, '/');
                 struct str ns = str_sub(it->key, 0, (size_t)slash), name = str_sub(it->key, (size_t)slash + 1, it->key.n);
 
-                if (!*budget) {                         /* the loop has others to serve: the rest comes in its next turn */
+                if (!*budget) { /* the loop has others to serve: the rest comes in its next turn */
                         strmap_set(&c->dirty[q], it->key, &c->dirty[q]);
                         continue;
                 }
@@ -311,7 +312,7 @@ static void retry(struct kube_controllers *c)
                 struct strmap later = c->later[q];
 
                 c->later[q] = (struct strmap)STRMAP_INIT;
-                STRMAP_EACH(&later, it)
+                STRMAP_EACH (&later, it)
                         strmap_set(&c->dirty[q], it->key, &c->dirty[q]);
                 strmap_fini(&later);
         }

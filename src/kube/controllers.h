@@ -15,7 +15,7 @@ void kube_controllers_kick(struct kube_controllers *c);
 void kube_controllers_settle(struct kube_controllers *c);
 
 /* Says something about an object, as an Event; the same thing said again is counted. type: "Normal" or "Warning". */
-void kube_event(struct kube_api *api, const struct kobj *about, const char *type, const char *reason, const char *source, const char *fmt, ...)
-        __attribute__((format(printf, 6, 7)));
+void kube_event(struct kube_api *api, const struct kobj *about, const char *type, const char *reason, const char *source, const char *fmt,
+                ...) __attribute__((format(printf, 6, 7)));
 
 #endif

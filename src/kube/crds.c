@@ -1,5 +1,5 @@
-/* The CustomResourceDefinitions of the custom kinds, so that `kubectl get crd` and tools that wait for a definition find them. They are made
- * from the table of resources at every start, and nobody can change them. */
+/* The CustomResourceDefinitions of the custom kinds, so that `kubectl get crd` and tools that wait for a definition find them. They are
+ * made from the table of resources at every start, and nobody can change them. */
 #include "kube/api.h"
 
 #include "base/mem.h"
@@ -29,7 +29,8 @@ static struct pb_node *version_of(struct arena *a, const struct kube_resource *r
 
 static struct pb_node *definition(struct arena *a, const struct kube_resource *r)
 {
-        struct pb_node *o = pb_new(a, PB_MAP, STR("")), *spec = kube_map(a, o, "spec"), *names = kube_map(a, spec, "names"), *st = kube_map(a, o, "status");
+        struct pb_node *o = pb_new(a, PB_MAP, STR("")), *spec = kube_map(a, o, "spec"), *names = kube_map(a, spec, "names"),
+                       *st = kube_map(a, o, "status");
         static const char *const conditions[][3] = { { "NamesAccepted", "NoConflicts", "no conflicts found" },
                                                      { "Established", "InitialNamesAccepted", "the initial names have been accepted" } };
 

@@ -1,6 +1,6 @@
-/* Deployments and ReplicaSets. A Deployment owns one ReplicaSet per version of its pod template, and a rolling update moves replicas from the
- * old ones to the new one within maxSurge and maxUnavailable; a ReplicaSet keeps its number of pods. kubectl's rollout commands live on the
- * revision annotations, the conditions and observedGeneration written here. */
+/* Deployments and ReplicaSets. A Deployment owns one ReplicaSet per version of its pod template, and a rolling update moves replicas from
+ * the old ones to the new one within maxSurge and maxUnavailable; a ReplicaSet keeps its number of pods. kubectl's rollout commands live on
+ * the revision annotations, the conditions and observedGeneration written here. */
 #include "kube/ctl.h"
 
 #include "base/log.h"
@@ -9,18 +9,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define REVISION "deployment.kubernetes.io/revision"
-#define DESIRED "deployment.kubernetes.io/desired-replicas"
+#define REVISION     "deployment.kubernetes.io/revision"
+#define DESIRED      "deployment.kubernetes.io/desired-replicas"
 #define MAX_REPLICAS "deployment.kubernetes.io/max-replicas"
-#define HASH_LABEL "pod-template-hash"
+#define HASH_LABEL   "pod-template-hash"
 
 /* ---- ReplicaSets ---- */
 
-enum { BURST = 100 };           /* pods made or deleted in one step */
+enum { BURST = 100 }; /* pods made or deleted in one step */
 
 struct counts {
         int64_t all, labelled, ready, available;
-        int64_t soonest_s;                      /* until the next pod becomes available; 0: none */
+        int64_t soonest_s; /* until the next pod becomes available; 0: none */
 };
 
 static size_t pods_of(struct kube_controllers *c, const struct kobj *rs, struct kobj ***out)
@@ -84,13 +84,16 @@ static bool create_pod(struct kube_controllers *c, const struct kobj *rs)
 static int worse_first(const void *x, const void *y)
 {
         const struct kobj *a = *(struct kobj *const *)x, *b = *(struct kobj *const *)y;
-        int ka[3] = { pb_get_str(a->node, "spec.nodeName", STR("")).n > 0, str_eqc(pb_get_str(a->node, "status.phase", STR("")), "Running"), ctl_pod_ready(a->node) };
-        int kb[3] = { pb_get_str(b->node, "spec.nodeName", STR("")).n > 0, str_eqc(pb_get_str(b->node, "status.phase", STR("")), "Running"), ctl_pod_ready(b->node) };
+        int ka[3] = { pb_get_str(a->node, "spec.nodeName", STR("")).n > 0, str_eqc(pb_get_str(a->node, "status.phase", STR("")), "Running"),
+                      ctl_pod_ready(a->node) };
+        int kb[3] = { pb_get_str(b->node, "spec.nodeName", STR("")).n > 0, str_eqc(pb_get_str(b->node, "status.phase", STR("")), "Running"),
+                      ctl_pod_ready(b->node) };
 
         for (int i = 0; i < 3; i++)
                 if (ka[i] != kb[i])
                         return ka[i] - kb[i];
-        return str_cmp(pb_get_str(b->node, "metadata.creationTimestamp", STR("")), pb_get_str(a->node, "metadata.creationTimestamp", STR("")));
+        return str_cmp(pb_get_str(b->node, "metadata.creationTimestamp", STR("")),
+                       pb_get_str(a->node, "metadata.creationTimestamp", STR("")));
 }
 
 /* False: some could not be made; the status says so and it is tried again. */
@@ -107,7 +110,8 @@ static bool adjust(struct kube_controllers *c, const struct kobj *rs, struct kob
                 qsort(v, n, sizeof(*v), worse_first);
         for (int64_t i = 0; i < -missing && i < BURST; i++)
                 if (kube_api_delete(c->api, v[i], NULL, -1, c->a))
-                        kube_event(c->api, rs, "Normal", "SuccessfulDelete", "replicaset-controller", "Deleted pod: " STR_FMT, STR_ARG(v[i]->name));
+                        kube_event(c->api, rs, "Normal", "SuccessfulDelete", "replicaset-controller", "Deleted pod: " STR_FMT,
+                                   STR_ARG(v[i]->name));
         return ok;
 }
 
@@ -167,9 +171,9 @@ void ctl_replicaset(struct kube_controllers *c, struct str ns, struct str name)
 struct rollout {
         struct kube_controllers *c;
         struct kobj *d;
-        struct kobj **rs;                       /* all of its ReplicaSets */
+        struct kobj **rs; /* all of its ReplicaSets */
         size_t n;
-        struct kobj *fresh;                     /* the one of the present template */
+        struct kobj *fresh; /* the one of the present template */
         int64_t want, surge, unavailable;
 };
 
@@ -215,7 +219,8 @@ static struct kobj *find_fresh(struct rollout *r)
         struct kobj *found = NULL;
 
         for (size_t i = 0; i < r->n; i++)
-                if (!ctl_deleting(r->rs[i]) && pb_node_eq(template_without_hash(r->c, r->rs[i]->node), want) && (!found || revision(r->rs[i]) > revision(found)))
+                if (!ctl_deleting(r->rs[i]) && pb_node_eq(template_without_hash(r->c, r->rs[i]->node), want) &&
+                    (!found || revision(r->rs[i]) > revision(found)))
                         found = r->rs[i];
         return found;
 }
@@ -284,8 +289,9 @@ static void scale(struct rollout *r, struct kobj *rs, int64_t to)
         set_annotation(r->c, o, DESIRED, r->want);
         set_annotation(r->c, o, MAX_REPLICAS, r->want + r->surge);
         if (kube_api_update(r->c->api, rs, o, r->c->a))
-                kube_event(r->c->api, r->d, "Normal", "ScalingReplicaSet", "deployment-controller", "Scaled %s replica set " STR_FMT " from %lld to %lld",
-                           to > from ? "up" : "down", STR_ARG(rs->name), (long long)from, (long long)to);
+                kube_event(r->c->api, r->d, "Normal", "ScalingReplicaSet", "deployment-controller",
+                           "Scaled %s replica set " STR_FMT " from %lld to %lld", to > from ? "up" : "down", STR_ARG(rs->name),
+                           (long long)from, (long long)to);
         again_find(r);
 }
 
@@ -319,8 +325,10 @@ static void copy_annotations(struct kube_controllers *c, struct pb_node *o, cons
         const struct pb_node *from = pb_get_path(d->node, "metadata.annotations");
 
         for (size_t i = 0; from && from->kind == PB_MAP && i < from->n; i++)
-                if (!str_starts(from->keys[i], STR("deployment.kubernetes.io/")) && !str_eqc(from->keys[i], "kubectl.kubernetes.io/last-applied-configuration"))
-                        pb_put(c->a, kube_map(c->a, kube_map(c->a, o, "metadata"), "annotations"), from->keys[i], pb_clone(c->a, from->v[i]));
+                if (!str_starts(from->keys[i], STR("deployment.kubernetes.io/")) &&
+                    !str_eqc(from->keys[i], "kubectl.kubernetes.io/last-applied-configuration"))
+                        pb_put(c->a, kube_map(c->a, kube_map(c->a, o, "metadata"), "annotations"), from->keys[i],
+                               pb_clone(c->a, from->v[i]));
 }
 
 static void create_fresh(struct rollout *r, bool recreate)
@@ -335,7 +343,8 @@ static void create_fresh(struct rollout *r, bool recreate)
                 name = arena_printf(a, STR_FMT "-" STR_FMT, STR_ARG(r->d->name), STR_ARG(hash));
         } while (kube_store_get(c->api->store, kube_b.replicasets, r->d->ns, name));
         struct pb_node *o = pb_new(a, PB_MAP, STR("")), *meta = kube_map(a, o, "metadata"), *spec = kube_map(a, o, "spec");
-        struct pb_node *t = pb_clone(a, pb_get_path(r->d->node, "spec.template")), *sel = pb_clone(a, pb_get_path(r->d->node, "spec.selector"));
+        struct pb_node *t = pb_clone(a, pb_get_path(r->d->node, "spec.template")),
+                       *sel = pb_clone(a, pb_get_path(r->d->node, "spec.selector"));
         pb_put_str(a, o, "apiVersion", STR("apps/v1"));
         pb_put_str(a, o, "kind", STR("ReplicaSet"));
         pb_put_str(a, meta, "name", name);
@@ -356,11 +365,12 @@ static void create_fresh(struct rollout *r, bool recreate)
         ctl_owner_reference(a, o, r->d);
         if (kube_api_create(c->api, kube_b.replicasets, o, a, &why)) {
                 if (kube_int(o, "spec.replicas", 0))
-                        kube_event(c->api, r->d, "Normal", "ScalingReplicaSet", "deployment-controller", "Scaled up replica set " STR_FMT " from 0 to %lld", STR_ARG(name),
-                           (long long)kube_int(o, "spec.replicas", 0));
+                        kube_event(c->api, r->d, "Normal", "ScalingReplicaSet", "deployment-controller",
+                                   "Scaled up replica set " STR_FMT " from 0 to %lld", STR_ARG(name),
+                                   (long long)kube_int(o, "spec.replicas", 0));
         } else {
-                kube_event(c->api, r->d, "Warning", "ReplicaSetCreateError", "deployment-controller", "Failed to create new replica set \"" STR_FMT "\": " STR_FMT,
-                           STR_ARG(name), STR_ARG(why));
+                kube_event(c->api, r->d, "Warning", "ReplicaSetCreateError", "deployment-controller",
+                           "Failed to create new replica set \"" STR_FMT "\": " STR_FMT, STR_ARG(name), STR_ARG(why));
                 ctl_again(c, CTL_DEPLOYMENT, r->d->ns, r->d->name);
         }
         again_find(r);
@@ -391,7 +401,7 @@ static void scale_old_down(struct rollout *r)
                 fresh_down = 0;
         may = total(r, false) - min_available - fresh_down;
         if (may <= 0)
-                return;                                 /* what statuses still call available may be on its way out already */
+                return; /* what statuses still call available may be on its way out already */
         /* First the pods of old versions that are of no use anyway. */
         for (size_t i = 0; i < r->n && may > 0; i++) {
                 struct kobj *rs = r->rs[i];
@@ -403,7 +413,7 @@ static void scale_old_down(struct rollout *r)
                         sick = may;
                 may -= sick;
                 scale(r, rs, spec_replicas(rs) - sick);
-                i = (size_t)-1;                         /* the list was read again: each pass takes away what it finds */
+                i = (size_t)-1; /* the list was read again: each pass takes away what it finds */
         }
         may = total_status(r, "status.availableReplicas") - min_available;
         for (size_t i = 0; i < r->n && may > 0; i++) {
@@ -478,9 +488,11 @@ static void forget_history(struct rollout *r)
 
         qsort(r->rs, r->n, sizeof(*r->rs), older_first);
         for (size_t i = 0; i < r->n; i++)
-                idle += r->rs[i] != r->fresh && !spec_replicas(r->rs[i]) && !kube_int(r->rs[i]->node, "status.replicas", 0) && !ctl_deleting(r->rs[i]);
+                idle += r->rs[i] != r->fresh && !spec_replicas(r->rs[i]) && !kube_int(r->rs[i]->node, "status.replicas", 0) &&
+                        !ctl_deleting(r->rs[i]);
         for (size_t i = 0; i < r->n && idle > keep; i++)
-                if (r->rs[i] != r->fresh && !spec_replicas(r->rs[i]) && !kube_int(r->rs[i]->node, "status.replicas", 0) && !ctl_deleting(r->rs[i])) {
+                if (r->rs[i] != r->fresh && !spec_replicas(r->rs[i]) && !kube_int(r->rs[i]->node, "status.replicas", 0) &&
+                    !ctl_deleting(r->rs[i])) {
                         kube_api_delete(r->c->api, r->rs[i], "Background", -1, r->c->a);
                         idle--;
                 }
@@ -524,11 +536,14 @@ static void progress(struct rollout *r, struct pb_node *o, int64_t updated, int6
                               arena_printf(c->a, "ReplicaSet \"" STR_FMT "\" has timed out progressing.", STR_ARG(name)));
                 return;
         }
-        ctl_condition(c, o, "Progressing", "True", r->fresh && was ? "ReplicaSetUpdated" : "NewReplicaSetCreated",
-                      arena_printf(c->a, r->fresh && was ? "ReplicaSet \"" STR_FMT "\" is progressing." : "Created new replica set \"" STR_FMT "\"", STR_ARG(name)));
+        ctl_condition(
+                c, o, "Progressing", "True", r->fresh && was ? "ReplicaSetUpdated" : "NewReplicaSetCreated",
+                arena_printf(c->a,
+                             r->fresh && was ? "ReplicaSet \"" STR_FMT "\" is progressing." : "Created new replica set \"" STR_FMT "\"",
+                             STR_ARG(name)));
         if (moved && was)
                 pb_put_str(c->a, (struct pb_node *)progressing(o), "lastUpdateTime", kube_now_text(c->api, c->a));
-        ctl_again(c, CTL_DEPLOYMENT, r->d->ns, r->d->name);             /* the deadline passes without a change */
+        ctl_again(c, CTL_DEPLOYMENT, r->d->ns, r->d->name); /* the deadline passes without a change */
 }
 
 static void write_status(struct rollout *r)
@@ -540,7 +555,8 @@ static void write_status(struct rollout *r)
                 return;
         struct pb_node *o = pb_clone(c->a, d->node), *st = kube_map(c->a, o, "status");
         int64_t all = total_status(r, "status.replicas"), ready = total_status(r, "status.readyReplicas");
-        int64_t available = total_status(r, "status.availableReplicas"), updated = r->fresh ? kube_int(r->fresh->node, "status.replicas", 0) : 0;
+        int64_t available = total_status(r, "status.availableReplicas"),
+                updated = r->fresh ? kube_int(r->fresh->node, "status.replicas", 0) : 0;
         int64_t missing = total(r, false) - available;
 
         put_count(c, st, "replicas", all, false);
@@ -551,7 +567,8 @@ static void write_status(struct rollout *r)
         if (available >= r->want - r->unavailable)
                 ctl_condition(c, o, "Available", "True", "MinimumReplicasAvailable", STR("Deployment has minimum availability."));
         else
-                ctl_condition(c, o, "Available", "False", "MinimumReplicasUnavailable", STR("Deployment does not have minimum availability."));
+                ctl_condition(c, o, "Available", "False", "MinimumReplicasUnavailable",
+                              STR("Deployment does not have minimum availability."));
         progress(r, o, updated, all, available);
         kube_put_int(c->a, st, "observedGeneration", kube_int(o, "metadata.generation", 1));
         if (r->fresh)

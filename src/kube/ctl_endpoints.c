@@ -11,8 +11,8 @@ enum { SLICE_MAX = 1000 };
 
 /* Pods that have the same ports. */
 struct group {
-        struct str key;                         /* the ports as text */
-        struct pb_node *ports;                  /* in the form of Endpoints: name, port, protocol */
+        struct str key;        /* the ports as text */
+        struct pb_node *ports; /* in the form of Endpoints: name, port, protocol */
         struct kobj **pods;
         size_t n, cap;
 };
@@ -22,7 +22,7 @@ struct work {
         struct kobj *svc;
         struct group *g;
         size_t n, cap;
-        bool unready_too;                       /* publishNotReadyAddresses */
+        bool unready_too; /* publishNotReadyAddresses */
 };
 
 /* The number behind a targetPort in this pod; 0: the pod has no port of that name. */
@@ -38,7 +38,8 @@ static int64_t resolve(const struct kobj *pod, const struct pb_node *sp)
                 const struct pb_node *ps = pb_get(cs->v[i], "ports");
 
                 for (size_t k = 0; ps && ps->kind == PB_LIST && k < ps->n; k++)
-                        if (str_eq(pb_get_str(ps->v[k], "name", STR("")), target->text) && str_eq(pb_get_str(ps->v[k], "protocol", STR("TCP")), protocol))
+                        if (str_eq(pb_get_str(ps->v[k], "name", STR("")), target->text) &&
+                            str_eq(pb_get_str(ps->v[k], "protocol", STR("TCP")), protocol))
                                 return kube_int(ps->v[k], "containerPort", 0);
         }
         return 0;
@@ -138,7 +139,8 @@ static void copy_labels(struct work *w, struct pb_node *o)
         const struct pb_node *from = pb_get_path(w->svc->node, "metadata.labels");
 
         for (size_t i = 0; from && from->kind == PB_MAP && i < from->n; i++)
-                pb_put(w->c->a, kube_map(w->c->a, kube_map(w->c->a, o, "metadata"), "labels"), from->keys[i], pb_clone(w->c->a, from->v[i]));
+                pb_put(w->c->a, kube_map(w->c->a, kube_map(w->c->a, o, "metadata"), "labels"), from->keys[i],
+                       pb_clone(w->c->a, from->v[i]));
 }
 
 static struct pb_node *skeleton(struct work *w, const char *version, const char *kind, struct str name)
@@ -262,7 +264,8 @@ static void drop_slices(struct kube_controllers *c, struct work *w, struct str n
         size_t n = kube_store_list(c->api->store, kube_b.endpointslices, ns, &v);
 
         for (size_t i = 0; i < n; i++) {
-                const struct pb_node *labels = pb_get_path(v[i]->node, "metadata.labels"), *by = pb_get(labels, "endpointslice.kubernetes.io/managed-by");
+                const struct pb_node *labels = pb_get_path(v[i]->node, "metadata.labels"),
+                                     *by = pb_get(labels, "endpointslice.kubernetes.io/managed-by");
                 const struct pb_node *of = pb_get(labels, "kubernetes.io/service-name");
                 bool kept = false;
 
@@ -289,7 +292,7 @@ void ctl_service(struct kube_controllers *c, struct str ns, struct str name)
                 return;
         }
         if (ctl_deleting(w.svc) || !selector || !selector->n || str_eqc(pb_get_str(w.svc->node, "spec.type", STR("")), "ExternalName"))
-                return;                                 /* somebody else looks after its endpoints, if it has any */
+                return; /* somebody else looks after its endpoints, if it has any */
         const struct kobj *nso = kube_store_get(c->api->store, kube_b.namespaces, STR(""), ns);
         if (!nso || ctl_deleting(nso))
                 return;

@@ -80,7 +80,8 @@ static bool dependent(struct kube_controllers *c, struct kobj *o, struct str uid
         }
         bool blocks = kube_bool(ref, "blockOwnerDeletion", false), foreground = !strcmp(how, "foreground");
         if (!ctl_deleting(o))
-                kube_api_delete(c->api, o, foreground && kube_store_has_dependents(c->api->store, o->uid) ? "Foreground" : "Background", -1, c->a);
+                kube_api_delete(c->api, o, foreground && kube_store_has_dependents(c->api->store, o->uid) ? "Foreground" : "Background", -1,
+                                c->a);
         return blocks && kube_store_get(c->api->store, o->bucket, o->ns, o->name) != NULL;
 }
 
@@ -143,11 +144,17 @@ static void defaults(struct kube_controllers *c, struct str ns)
         struct buf b = BUF_INIT;
 
         ensure(c, kube_b.serviceaccounts, ns, "default",
-               arena_printf(c->a, "{\"apiVersion\":\"v1\",\"kind\":\"ServiceAccount\",\"metadata\":{\"name\":\"default\",\"namespace\":\"" STR_FMT "\"}}", STR_ARG(ns)));
+               arena_printf(c->a,
+                            "{\"apiVersion\":\"v1\",\"kind\":\"ServiceAccount\",\"metadata\":{\"name\":\"default\",\"namespace\":\"" STR_FMT
+                            "\"}}",
+                            STR_ARG(ns)));
         if (!c->api->ca_pem.n)
                 return;
-        buf_printf(&b, "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"kube-root-ca.crt\",\"namespace\":\"" STR_FMT "\",\"annotations\":"
-                   "{\"kubernetes.io/description\":\"The certificate authority of this cluster's API server.\"}},\"data\":{\"ca.crt\":", STR_ARG(ns));
+        buf_printf(&b,
+                   "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"kube-root-ca.crt\",\"namespace\":\"" STR_FMT
+                   "\",\"annotations\":"
+                   "{\"kubernetes.io/description\":\"The certificate authority of this cluster's API server.\"}},\"data\":{\"ca.crt\":",
+                   STR_ARG(ns));
         buf_json(&b, c->api->ca_pem);
         buf_cstr(&b, "}}");
         ensure(c, kube_b.configmaps, ns, "kube-root-ca.crt", buf_view(&b));
@@ -186,7 +193,7 @@ void ctl_namespace(struct kube_controllers *c, struct str unused, struct str nam
                 return;
         }
         if (empty(c, name))
-                return;                                 /* the last one's end wakes us */
+                return; /* the last one's end wakes us */
         ns = kube_store_get(c->api->store, kube_b.namespaces, STR(""), name);
         if (!ns)
                 return;

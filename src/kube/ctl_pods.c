@@ -32,7 +32,8 @@ static const char *unfit(struct kube_controllers *c, const struct kobj *node, co
         if (kube_bool(node->node, "spec.unschedulable", false))
                 return "node(s) were unschedulable";
         kube_labels_from_map(pb_get_path(pod->node, "spec.nodeSelector"), c->a, &s);
-        return kube_labels_match(&s, pb_get_path(node->node, "metadata.labels")) ? NULL : "node(s) didn't match Pod's node affinity/selector";
+        return kube_labels_match(&s, pb_get_path(node->node, "metadata.labels")) ? NULL
+                                                                                 : "node(s) didn't match Pod's node affinity/selector";
 }
 
 static void bind_pod(struct kube_controllers *c, const struct kobj *pod, const struct kobj *node)
@@ -44,15 +45,16 @@ static void bind_pod(struct kube_controllers *c, const struct kobj *pod, const s
         ctl_condition(c, n, "PodScheduled", "True", "", STR(""));
         struct kobj *now = kube_api_update(c->api, pod, n, c->a);
         if (now)
-                kube_event(c->api, now, "Normal", "Scheduled", "default-scheduler", "Successfully assigned " STR_FMT "/" STR_FMT " to " STR_FMT, STR_ARG(now->ns),
-                           STR_ARG(now->name), STR_ARG(target));
+                kube_event(c->api, now, "Normal", "Scheduled", "default-scheduler",
+                           "Successfully assigned " STR_FMT "/" STR_FMT " to " STR_FMT, STR_ARG(now->ns), STR_ARG(now->name),
+                           STR_ARG(target));
         else
                 ctl_again(c, CTL_POD, pod->ns, pod->name);
 }
 
 void ctl_pod(struct kube_controllers *c, struct str ns, struct str name)
 {
-        struct kobj *pod = kube_store_get(c->api->store, kube_b.pods, ns, name), *const *nodes;
+        struct kobj *pod = kube_store_get(c->api->store, kube_b.pods, ns, name), *const * nodes;
         const struct pb_node *gates = pod ? pb_get_path(pod->node, "spec.schedulingGates") : NULL;
         const char *why = "no nodes are available";
 
@@ -67,7 +69,8 @@ void ctl_pod(struct kube_controllers *c, struct str ns, struct str name)
                         return;
                 }
         }
-        struct str message = n ? arena_printf(c->a, "0/%zu nodes are available: %zu %s.", n, n, why) : STR("no nodes available to schedule pods");
+        struct str message = n ? arena_printf(c->a, "0/%zu nodes are available: %zu %s.", n, n, why)
+                               : STR("no nodes available to schedule pods");
         struct pb_node *o = pb_clone(c->a, pod->node);
         if (!ctl_condition(c, o, "PodScheduled", "False", "Unschedulable", message))
                 return;
@@ -90,7 +93,8 @@ void ctl_node(struct kube_controllers *c, struct str ns, struct str name)
         ctl_condition(c, o, "Ready", "Unknown", "NodeStatusUnknown", STR("the node's agent stopped reporting"));
         struct kobj *now = kube_api_update(c->api, node, o, c->a);
         if (now)
-                kube_event(c->api, now, "Normal", "NodeNotReady", "node-controller", "Node " STR_FMT " status is now: NodeNotReady", STR_ARG(now->name));
+                kube_event(c->api, now, "Normal", "NodeNotReady", "node-controller", "Node " STR_FMT " status is now: NodeNotReady",
+                           STR_ARG(now->name));
 }
 
 /* ---- events ---- */

@@ -33,8 +33,8 @@ static struct pb_node *map_of(struct pb_node *n)
         return n && n->kind == PB_MAP ? n : NULL;
 }
 
-#define EACH(list, it)                                                                                 \
-        for (size_t it##_i = 0; (list) && (list)->kind == PB_LIST && it##_i < (list)->n; it##_i++)     \
+#define EACH(list, it)                                                                             \
+        for (size_t it##_i = 0; (list) && (list)->kind == PB_LIST && it##_i < (list)->n; it##_i++) \
                 for (struct pb_node *it = map_of((list)->v[it##_i]); it; it = NULL)
 
 /* ---- pods ---- */
@@ -105,9 +105,10 @@ static void container(struct arena *a, struct pb_node *c)
         def_str(a, c, "terminationMessagePolicy", "File");
         def_str(a, c, "imagePullPolicy", pull_policy(pb_get_str(c, "image", STR(""))));
         resources(a, c);
-        EACH (ports, p)
-                def_str(a, p, "protocol", "TCP");
-        EACH (env, e) {
+        EACH(ports, p)
+        def_str(a, p, "protocol", "TCP");
+        EACH(env, e)
+        {
                 struct pb_node *ref = map_of(pb_get_path(e, "valueFrom.fieldRef"));
 
                 if (ref)
@@ -121,7 +122,8 @@ static void container(struct arena *a, struct pb_node *c)
 
 static void downward_items(struct arena *a, struct pb_node *items)
 {
-        EACH (items, item) {
+        EACH(items, item)
+        {
                 struct pb_node *ref = map_of(pb_get(item, "fieldRef"));
 
                 if (ref)
@@ -146,7 +148,8 @@ static void volume(struct arena *a, struct pb_node *v)
         }
         downward_items(a, pb_get_path(v, "downwardAPI.items"));
         struct pb_node *sources = pb_get_path(v, "projected.sources");
-        EACH (sources, s) {
+        EACH(sources, s)
+        {
                 struct pb_node *token = map_of(pb_get(s, "serviceAccountToken"));
 
                 if (token)
@@ -168,11 +171,11 @@ static void pod_spec(struct arena *a, struct pb_node *s)
         for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
                 struct pb_node *l = pb_get(s, lists[i]);
 
-                EACH (l, c)
-                        container(a, c);
+                EACH(l, c)
+                container(a, c);
         }
-        EACH (volumes, v)
-                volume(a, v);
+        EACH(volumes, v)
+        volume(a, v);
         /* The old name of the field is kept in step. */
         struct str sa = pb_get_str(s, "serviceAccountName", STR("")), old = pb_get_str(s, "serviceAccount", STR(""));
         if (!sa.n && old.n)
@@ -187,7 +190,8 @@ static const char *qos_class(const struct pb_node *spec)
         const struct pb_node *cs = pb_get(spec, "containers");
         bool any = false, guaranteed = true;
 
-        EACH (cs, c) {
+        EACH(cs, c)
+        {
                 const struct pb_node *l = pb_get_path(c, "resources.limits"), *q = pb_get_path(c, "resources.requests");
 
                 any |= (l && l->n) || (q && q->n);
@@ -202,9 +206,9 @@ static const char *qos_class(const struct pb_node *spec)
 
 static void toleration(struct arena *a, struct pb_node *list, const char *key)
 {
-        EACH (list, t)
-                if (str_eqc(pb_get_str(t, "key", STR("")), key) || !pb_get_str(t, "key", STR("")).n)
-                        return;
+        EACH(list, t)
+        if (str_eqc(pb_get_str(t, "key", STR("")), key) || !pb_get_str(t, "key", STR("")).n)
+                return;
         struct pb_node *t = pb_new(a, PB_MAP, STR(""));
         pb_put_str(a, t, "key", str_of(key));
         pb_put_str(a, t, "operator", STR("Exists"));
@@ -239,11 +243,13 @@ static void service(struct arena *a, struct pb_node *o)
         def_str(a, s, "type", "ClusterIP");
         def_str(a, s, "sessionAffinity", "None");
         struct str type = pb_get_str(s, "type", STR(""));
-        EACH (ports, p) {
+        EACH(ports, p)
+        {
                 struct pb_node *target = pb_get(p, "targetPort"), *port = pb_get(p, "port");
 
                 def_str(a, p, "protocol", "TCP");
-                if (port && (!target || (target->kind == PB_STRING && !target->text.n) || (target->kind == PB_NUMBER && str_eqc(target->text, "0"))))
+                if (port && (!target || (target->kind == PB_STRING && !target->text.n) ||
+                             (target->kind == PB_NUMBER && str_eqc(target->text, "0"))))
                         pb_put(a, p, STR("targetPort"), pb_clone(a, port));
         }
         if (!str_eqc(type, "ExternalName")) {
@@ -301,7 +307,8 @@ static void workload(struct arena *a, struct pb_node *o, bool deployment)
 
 static void namespace(struct arena *a, struct pb_node *o)
 {
-        struct pb_node *labels = kube_map(a, kube_map(a, o, "metadata"), "labels"), *finalizers = kube_list_at(a, kube_map(a, o, "spec"), "finalizers");
+        struct pb_node *labels = kube_map(a, kube_map(a, o, "metadata"), "labels"),
+                       *finalizers = kube_list_at(a, kube_map(a, o, "spec"), "finalizers");
 
         pb_put_str(a, labels, "kubernetes.io/metadata.name", pb_get_str(o, "metadata.name", STR("")));
         if (!finalizers->n && !pb_get_path(o, "metadata.deletionTimestamp"))
@@ -323,13 +330,15 @@ static void endpoints(struct arena *a, struct pb_node *o)
 {
         struct pb_node *subsets = pb_get(o, "subsets"), *ports = pb_get(o, "ports");
 
-        EACH (subsets, s) {
+        EACH(subsets, s)
+        {
                 struct pb_node *sp = pb_get(s, "ports");
 
-                EACH (sp, p)
-                        def_str(a, p, "protocol", "TCP");
+                EACH(sp, p)
+                def_str(a, p, "protocol", "TCP");
         }
-        EACH (ports, p) {                               /* EndpointSlice */
+        EACH(ports, p)
+        { /* EndpointSlice */
                 def_str(a, p, "protocol", "TCP");
                 if (!pb_get(p, "name"))
                         pb_put_str(a, p, "name", STR(""));
@@ -345,11 +354,9 @@ void kube_defaults(struct kube_api *api, const struct kube_resource *res, struct
         else if (res->bucket_id == kube_b.deployments || res->bucket_id == kube_b.replicasets)
                 workload(a, o, res->bucket_id == kube_b.deployments);
         else if (res->bucket_id == kube_b.namespaces)
-                namespace(a, o);
-        else if (res->bucket_id == kube_b.secrets)
-                secret(a, o);
-        else if (res->bucket_id == kube_b.endpoints || res->bucket_id == kube_b.endpointslices)
-                endpoints(a, o);
+        namespace(a, o);
+        else if (res->bucket_id == kube_b.secrets) secret(a, o);
+        else if (res->bucket_id == kube_b.endpoints || res->bucket_id == kube_b.endpointslices) endpoints(a, o);
 }
 
 /* ---- service-account tokens in pods ---- */
@@ -358,11 +365,11 @@ void kube_defaults(struct kube_api *api, const struct kube_resource *res, struct
 
 static const struct pb_node *token_volume_json(struct arena *a, struct str name)
 {
-        static const char shape[] =
-                "{\"name\":\"%.*s\",\"projected\":{\"defaultMode\":420,\"sources\":["
-                "{\"serviceAccountToken\":{\"expirationSeconds\":3607,\"path\":\"token\"}},"
-                "{\"configMap\":{\"name\":\"kube-root-ca.crt\",\"items\":[{\"key\":\"ca.crt\",\"path\":\"ca.crt\"}]}},"
-                "{\"downwardAPI\":{\"items\":[{\"path\":\"namespace\",\"fieldRef\":{\"apiVersion\":\"v1\",\"fieldPath\":\"metadata.namespace\"}}]}}]}}";
+        static const char shape[] = "{\"name\":\"%.*s\",\"projected\":{\"defaultMode\":420,\"sources\":["
+                                    "{\"serviceAccountToken\":{\"expirationSeconds\":3607,\"path\":\"token\"}},"
+                                    "{\"configMap\":{\"name\":\"kube-root-ca.crt\",\"items\":[{\"key\":\"ca.crt\",\"path\":\"ca.crt\"}]}},"
+                                    "{\"downwardAPI\":{\"items\":[{\"path\":\"namespace\",\"fieldRef\":{\"apiVersion\":\"v1\","
+                                    "\"fieldPath\":\"metadata.namespace\"}}]}}]}}";
         struct pb_node *n = NULL;
         struct diags d;
 
@@ -376,9 +383,9 @@ static bool mounts_token(const struct pb_node *c)
 {
         const struct pb_node *mounts = pb_get(c, "volumeMounts");
 
-        EACH (mounts, m)
-                if (str_eqc(pb_get_str(m, "mountPath", STR("")), TOKEN_PATH))
-                        return true;
+        EACH(mounts, m)
+        if (str_eqc(pb_get_str(m, "mountPath", STR("")), TOKEN_PATH))
+                return true;
         return false;
 }
 
@@ -407,16 +414,17 @@ void kube_pod_token_volume(struct kube_api *api, struct pb_node *o, struct arena
         if (!wants_token(api, o))
                 return;
         struct pb_node *volumes = kube_list_at(a, spec, "volumes");
-        EACH (volumes, v)
-                if (is_token_volume(v))
-                        name = pb_get_str(v, "name", STR(""));
+        EACH(volumes, v)
+        if (is_token_volume(v))
+                name = pb_get_str(v, "name", STR(""));
         bool have = name.p != NULL, used = false;
         if (!have)
                 name = arena_printf(a, "kube-api-access-" STR_FMT, STR_ARG(kube_random_suffix(a, 5)));
         for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
                 struct pb_node *cs = pb_get(spec, lists[i]);
 
-                EACH (cs, c) {
+                EACH(cs, c)
+                {
                         if (mounts_token(c))
                                 continue;
                         struct pb_node *m = pb_new(a, PB_MAP, STR(""));

@@ -7,7 +7,7 @@ static const struct {
         const char *name;
         unsigned sub;
         const char *verbs;
-        const char *group, *version, *kind;     /* of what it takes and gives; NULL: the parent's */
+        const char *group, *version, *kind; /* of what it takes and gives; NULL: the parent's */
 } subs[] = {
         { "status", KUBE_SUB_STATUS, "get patch update", NULL, NULL, NULL },
         { "scale", KUBE_SUB_SCALE, "get patch update", "autoscaling", "v1", "Scale" },
@@ -38,8 +38,9 @@ static void verbs(struct buf *b, unsigned v)
         static const struct {
                 unsigned bit;
                 const char *name;
-        } names[] = { { KUBE_CREATE, "create" }, { KUBE_DELETE, "delete" }, { KUBE_DELETE_COLLECTION, "deletecollection" }, { KUBE_GET, "get" },
-                      { KUBE_LIST, "list" },     { KUBE_PATCH, "patch" },   { KUBE_UPDATE, "update" },                      { KUBE_WATCH, "watch" } };
+        } names[] = { { KUBE_CREATE, "create" }, { KUBE_DELETE, "delete" }, { KUBE_DELETE_COLLECTION, "deletecollection" },
+                      { KUBE_GET, "get" },       { KUBE_LIST, "list" },     { KUBE_PATCH, "patch" },
+                      { KUBE_UPDATE, "update" }, { KUBE_WATCH, "watch" } };
         bool first = true;
 
         buf_char(b, '[');
@@ -58,15 +59,15 @@ static void resource_list(struct kube_req *r, struct str group, struct str versi
         struct buf *b = &r->out;
         bool first = true;
 
-        buf_printf(b, "{\"kind\":\"APIResourceList\",\"apiVersion\":\"v1\",\"groupVersion\":\"" STR_FMT "%s" STR_FMT "\",\"resources\":[", STR_ARG(group),
-                   group.n ? "/" : "", STR_ARG(version));
+        buf_printf(b, "{\"kind\":\"APIResourceList\",\"apiVersion\":\"v1\",\"groupVersion\":\"" STR_FMT "%s" STR_FMT "\",\"resources\":[",
+                   STR_ARG(group), group.n ? "/" : "", STR_ARG(version));
         for (unsigned i = 0; i < kube_resources_n; i++) {
                 const struct kube_resource *k = &kube_resources[i];
 
                 if (!k->desc || !str_eqc(group, k->group) || !str_eqc(version, k->version))
                         continue;
-                buf_printf(b, "%s{\"name\":\"%s\",\"singularName\":\"%s\",\"namespaced\":%s,\"kind\":\"%s\",\"verbs\":", first ? "" : ",", k->plural, k->singular,
-                           k->namespaced ? "true" : "false", k->kind);
+                buf_printf(b, "%s{\"name\":\"%s\",\"singularName\":\"%s\",\"namespaced\":%s,\"kind\":\"%s\",\"verbs\":", first ? "" : ",",
+                           k->plural, k->singular, k->namespaced ? "true" : "false", k->kind);
                 first = false;
                 verbs(b, k->verbs);
                 if (*k->short_names) {
@@ -81,7 +82,8 @@ static void resource_list(struct kube_req *r, struct str group, struct str versi
                 for (size_t s = 0; s < ARRAY_LEN(subs); s++) {
                         if (!(k->subs & subs[s].sub))
                                 continue;
-                        buf_printf(b, ",{\"name\":\"%s/%s\",\"singularName\":\"\",\"namespaced\":%s,", k->plural, subs[s].name, k->namespaced ? "true" : "false");
+                        buf_printf(b, ",{\"name\":\"%s/%s\",\"singularName\":\"\",\"namespaced\":%s,", k->plural, subs[s].name,
+                                   k->namespaced ? "true" : "false");
                         if (subs[s].kind && strcmp(subs[s].group, k->group))
                                 buf_printf(b, "\"group\":\"%s\",\"version\":\"%s\",", subs[s].group, subs[s].version);
                         buf_printf(b, "\"kind\":\"%s\",\"verbs\":", subs[s].kind ? subs[s].kind : k->kind);
@@ -141,7 +143,9 @@ static void aggregated_resource(struct buf *b, const struct kube_resource *k)
 {
         bool first = true;
 
-        buf_printf(b, "{\"resource\":\"%s\",\"responseKind\":{\"group\":\"%s\",\"version\":\"%s\",\"kind\":\"%s\"},\"scope\":\"%s\",\"singularResource\":\"%s\",\"verbs\":",
+        buf_printf(b,
+                   "{\"resource\":\"%s\",\"responseKind\":{\"group\":\"%s\",\"version\":\"%s\",\"kind\":\"%s\"},\"scope\":\"%s\","
+                   "\"singularResource\":\"%s\",\"verbs\":",
                    k->plural, k->group, k->version, k->kind, k->namespaced ? "Namespaced" : "Cluster", k->singular);
         verbs(b, k->verbs);
         if (*k->short_names) {
@@ -157,8 +161,9 @@ static void aggregated_resource(struct buf *b, const struct kube_resource *k)
                         continue;
                 buf_cstr(b, first ? ",\"subresources\":[" : ",");
                 first = false;
-                buf_printf(b, "{\"subresource\":\"%s\",\"responseKind\":{\"group\":\"%s\",\"version\":\"%s\",\"kind\":\"%s\"},\"verbs\":", subs[s].name,
-                           subs[s].kind ? subs[s].group : k->group, subs[s].kind ? subs[s].version : k->version, subs[s].kind ? subs[s].kind : k->kind);
+                buf_printf(b, "{\"subresource\":\"%s\",\"responseKind\":{\"group\":\"%s\",\"version\":\"%s\",\"kind\":\"%s\"},\"verbs\":",
+                           subs[s].name, subs[s].kind ? subs[s].group : k->group, subs[s].kind ? subs[s].version : k->version,
+                           subs[s].kind ? subs[s].kind : k->kind);
                 words(b, subs[s].verbs);
                 buf_char(b, '}');
         }
@@ -188,7 +193,8 @@ static void aggregated(struct kube_req *r, bool core, bool v2)
         struct buf *b = &r->out;
         bool first = true;
 
-        buf_printf(b, "{\"kind\":\"APIGroupDiscoveryList\",\"apiVersion\":\"apidiscovery.k8s.io/%s\",\"metadata\":{},\"items\":[", v2 ? "v2" : "v2beta1");
+        buf_printf(b, "{\"kind\":\"APIGroupDiscoveryList\",\"apiVersion\":\"apidiscovery.k8s.io/%s\",\"metadata\":{},\"items\":[",
+                   v2 ? "v2" : "v2beta1");
         for (unsigned g = 0; g < kube_resources_n; g++) {
                 bool first_version = true;
 
@@ -232,8 +238,9 @@ static int wanted(struct str accept)
 
 static void version_json(struct kube_req *r)
 {
-        buf_cstr(&r->out, "{\"major\":\"" KUBE_VERSION_MAJOR "\",\"minor\":\"" KUBE_VERSION_MINOR "\",\"gitVersion\":\"" KUBE_VERSION_GIT "+postern-" POSTERN_VERSION
-                          "\",\"gitCommit\":\"\",\"gitTreeState\":\"clean\",\"buildDate\":\"1970-01-01T00:00:00Z\",\"goVersion\":\"none: written in C\","
+        buf_cstr(&r->out, "{\"major\":\"" KUBE_VERSION_MAJOR "\",\"minor\":\"" KUBE_VERSION_MINOR "\",\"gitVersion\":\"" KUBE_VERSION_GIT
+                          "+postern-" POSTERN_VERSION "\",\"gitCommit\":\"\",\"gitTreeState\":\"clean\",\"buildDate\":\"1970-01-01T00:00:"
+                          "00Z\",\"goVersion\":\"none: written in C\","
                           "\"compiler\":\"" __VERSION__ "\",\"platform\":\"linux/"
 #if defined(__aarch64__)
                           "arm64"
@@ -275,8 +282,11 @@ bool kube_discovery(struct kube_req *r)
                 if (want)
                         aggregated(r, true, want == 2);
                 else
-                        buf_printf(&r->out, "{\"kind\":\"APIVersions\",\"versions\":[\"v1\"],\"serverAddressByClientCIDRs\":[{\"clientCIDR\":\"0.0.0.0/0\","
-                                   "\"serverAddress\":\"" STR_FMT "\"}]}\n", STR_ARG(r->api->server_url));
+                        buf_printf(&r->out,
+                                   "{\"kind\":\"APIVersions\",\"versions\":[\"v1\"],\"serverAddressByClientCIDRs\":[{\"clientCIDR\":\"0.0."
+                                   "0.0/0\","
+                                   "\"serverAddress\":\"" STR_FMT "\"}]}\n",
+                                   STR_ARG(r->api->server_url));
         } else if (n == 1 && is(r, 0, "apis")) {
                 if (want)
                         aggregated(r, false, want == 2);
@@ -289,7 +299,8 @@ bool kube_discovery(struct kube_req *r)
         } else if (n == 3 && is(r, 0, "apis") && kube_group_version_served(r->path.seg[1], r->path.seg[2])) {
                 resource_list(r, r->path.seg[1], r->path.seg[2]);
         } else if (n == 0) {
-                buf_cstr(&r->out, "{\"paths\":[\"/api\",\"/api/v1\",\"/apis\",\"/healthz\",\"/livez\",\"/openapi/v2\",\"/openapi/v3\",\"/readyz\",\"/version\"]}\n");
+                buf_cstr(&r->out, "{\"paths\":[\"/api\",\"/api/v1\",\"/apis\",\"/healthz\",\"/livez\",\"/openapi/v2\",\"/openapi/v3\",\"/"
+                                  "readyz\",\"/version\"]}\n");
         } else {
                 return false;
         }

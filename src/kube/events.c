@@ -10,8 +10,8 @@ static void put_time(struct kube_api *api, struct arena *a, struct pb_node *e, c
         pb_put_str(a, e, key, kube_now_text(api, a));
 }
 
-static struct pb_node *fresh(struct kube_api *api, const struct kobj *about, const char *type, const char *reason, const char *source, struct str message,
-                             struct str ns, struct str name, struct arena *a)
+static struct pb_node *fresh(struct kube_api *api, const struct kobj *about, const char *type, const char *reason, const char *source,
+                             struct str message, struct str ns, struct str name, struct arena *a)
 {
         struct pb_node *e = pb_new(a, PB_MAP, STR("")), *meta = kube_map(a, e, "metadata"), *obj = kube_map(a, e, "involvedObject");
 
@@ -39,7 +39,8 @@ static struct pb_node *fresh(struct kube_api *api, const struct kobj *about, con
         return e;
 }
 
-void kube_event(struct kube_api *api, const struct kobj *about, const char *type, const char *reason, const char *source, const char *fmt, ...)
+void kube_event(struct kube_api *api, const struct kobj *about, const char *type, const char *reason, const char *source, const char *fmt,
+                ...)
 {
         struct arena a;
         struct str ns = about->ns.n ? about->ns : STR("default"), why;

@@ -7,35 +7,43 @@
 #include <stdio.h>
 
 #define CORE "k8s.io.api.core.v1."
-#define EXT "k8s.io.apiextensions_apiserver.pkg.apis.apiextensions.v1."
-#define NET "istio.networking.v1alpha3."
+#define EXT  "k8s.io.apiextensions_apiserver.pkg.apis.apiextensions.v1."
+#define NET  "istio.networking.v1alpha3."
 
-#define EVENT_FIELDS                                                                                                                      \
-        "involvedObject.kind involvedObject.namespace involvedObject.name involvedObject.uid involvedObject.apiVersion "                  \
+#define EVENT_FIELDS                                                                                                     \
+        "involvedObject.kind involvedObject.namespace involvedObject.name involvedObject.uid involvedObject.apiVersion " \
         "involvedObject.resourceVersion involvedObject.fieldPath reason reportingComponent source type"
-#define POD_FIELDS "spec.nodeName spec.restartPolicy spec.schedulerName spec.serviceAccountName spec.hostNetwork status.phase status.podIP status.nominatedNodeName"
-#define IC "istio-io"
+#define POD_FIELDS                                                                                                                \
+        "spec.nodeName spec.restartPolicy spec.schedulerName spec.serviceAccountName spec.hostNetwork status.phase status.podIP " \
+        "status.nominatedNodeName"
+#define IC  "istio-io"
 #define ICN "istio-io networking-istio-io"
 
-#define BUILTIN(group, version, plural, singular, kind, short_, cat, ns, type, verbs, subs, fields, bucket)                               \
-        { group, version, plural, singular, kind, short_, cat, ns, KUBE_BUILTIN, type, verbs, subs, fields, bucket, 0, false, NULL }
-#define CUSTOM(group, version, plural, singular, kind, short_, cat, type)                                                                 \
-        { group, version, plural, singular, kind, short_, cat, true, KUBE_CUSTOM, type, KUBE_ALL, KUBE_SUB_STATUS, "", plural "." group, 0, false, NULL }
-#define NETWORKING(version, plural, singular, kind, short_, type)                                                                         \
+#define BUILTIN(group, version, plural, singular, kind, short_, cat, ns, type, verbs, subs, fields, bucket)                              \
+        {                                                                                                                                \
+                group, version, plural, singular, kind, short_, cat, ns, KUBE_BUILTIN, type, verbs, subs, fields, bucket, 0, false, NULL \
+        }
+#define CUSTOM(group, version, plural, singular, kind, short_, cat, type)                                                    \
+        {                                                                                                                    \
+                group, version, plural, singular, kind, short_, cat, true, KUBE_CUSTOM, type, KUBE_ALL, KUBE_SUB_STATUS, "", \
+                        plural "." group, 0, false, NULL                                                                     \
+        }
+#define NETWORKING(version, plural, singular, kind, short_, type) \
         CUSTOM("networking.istio.io", version, plural, singular, kind, short_, ICN, type)
-#define SECURITY(version, plural, singular, kind, short_, type)                                                                           \
+#define SECURITY(version, plural, singular, kind, short_, type) \
         CUSTOM("security.istio.io", version, plural, singular, kind, short_, "istio-io security-istio-io", type)
 
 struct kube_resource kube_resources[] = {
         BUILTIN("", "v1", "namespaces", "namespace", "Namespace", "ns", "", false, CORE "Namespace", KUBE_ALL & ~KUBE_DELETE_COLLECTION,
                 KUBE_SUB_STATUS | KUBE_SUB_FINALIZE, "status.phase", "namespaces"),
         BUILTIN("", "v1", "nodes", "node", "Node", "no", "", false, CORE "Node", KUBE_ALL, KUBE_SUB_STATUS, "spec.unschedulable", "nodes"),
-        BUILTIN("", "v1", "pods", "pod", "Pod", "po", "all", true, CORE "Pod", KUBE_ALL, KUBE_SUB_STATUS | KUBE_SUB_POD, POD_FIELDS, "pods"),
+        BUILTIN("", "v1", "pods", "pod", "Pod", "po", "all", true, CORE "Pod", KUBE_ALL, KUBE_SUB_STATUS | KUBE_SUB_POD, POD_FIELDS,
+                "pods"),
         BUILTIN("", "v1", "services", "service", "Service", "svc", "all", true, CORE "Service", KUBE_ALL, KUBE_SUB_STATUS,
                 "spec.clusterIP spec.type", "services"),
         BUILTIN("", "v1", "endpoints", "endpoints", "Endpoints", "ep", "", true, CORE "Endpoints", KUBE_ALL, 0, "", "endpoints"),
-        BUILTIN("", "v1", "serviceaccounts", "serviceaccount", "ServiceAccount", "sa", "", true, CORE "ServiceAccount", KUBE_ALL, KUBE_SUB_TOKEN, "",
-                "serviceaccounts"),
+        BUILTIN("", "v1", "serviceaccounts", "serviceaccount", "ServiceAccount", "sa", "", true, CORE "ServiceAccount", KUBE_ALL,
+                KUBE_SUB_TOKEN, "", "serviceaccounts"),
         BUILTIN("", "v1", "configmaps", "configmap", "ConfigMap", "cm", "", true, CORE "ConfigMap", KUBE_ALL, 0, "", "configmaps"),
         BUILTIN("", "v1", "secrets", "secret", "Secret", "", "", true, CORE "Secret", KUBE_ALL, 0, "type", "secrets"),
         BUILTIN("", "v1", "events", "event", "Event", "ev", "", true, CORE "Event", KUBE_ALL, 0, EVENT_FIELDS, "events"),
@@ -43,17 +51,18 @@ struct kube_resource kube_resources[] = {
                 KUBE_SUB_STATUS | KUBE_SUB_SCALE, "", "deployments.apps"),
         BUILTIN("apps", "v1", "replicasets", "replicaset", "ReplicaSet", "rs", "all", true, "k8s.io.api.apps.v1.ReplicaSet", KUBE_ALL,
                 KUBE_SUB_STATUS | KUBE_SUB_SCALE, "status.replicas", "replicasets.apps"),
-        BUILTIN("discovery.k8s.io", "v1", "endpointslices", "endpointslice", "EndpointSlice", "", "", true, "k8s.io.api.discovery.v1.EndpointSlice",
-                KUBE_ALL, 0, "", "endpointslices.discovery.k8s.io"),
+        BUILTIN("discovery.k8s.io", "v1", "endpointslices", "endpointslice", "EndpointSlice", "", "", true,
+                "k8s.io.api.discovery.v1.EndpointSlice", KUBE_ALL, 0, "", "endpointslices.discovery.k8s.io"),
         BUILTIN("events.k8s.io", "v1", "events", "event", "Event", "ev", "", true, "k8s.io.api.events.v1.Event", KUBE_RO, 0, "", "events"),
-        BUILTIN("apiextensions.k8s.io", "v1", "customresourcedefinitions", "customresourcedefinition", "CustomResourceDefinition", "crd crds",
-                "api-extensions", false, EXT "CustomResourceDefinition", KUBE_RO, 0, "", "customresourcedefinitions.apiextensions.k8s.io"),
-        BUILTIN("authentication.k8s.io", "v1", "tokenreviews", "tokenreview", "TokenReview", "", "", false, "k8s.io.api.authentication.v1.TokenReview",
-                KUBE_CREATE, 0, "", ""),
+        BUILTIN("apiextensions.k8s.io", "v1", "customresourcedefinitions", "customresourcedefinition", "CustomResourceDefinition",
+                "crd crds", "api-extensions", false, EXT "CustomResourceDefinition", KUBE_RO, 0, "",
+                "customresourcedefinitions.apiextensions.k8s.io"),
+        BUILTIN("authentication.k8s.io", "v1", "tokenreviews", "tokenreview", "TokenReview", "", "", false,
+                "k8s.io.api.authentication.v1.TokenReview", KUBE_CREATE, 0, "", ""),
         BUILTIN("authentication.k8s.io", "v1", "selfsubjectreviews", "selfsubjectreview", "SelfSubjectReview", "", "", false,
                 "k8s.io.api.authentication.v1.SelfSubjectReview", KUBE_CREATE, 0, "", ""),
-        BUILTIN("authorization.k8s.io", "v1", "selfsubjectaccessreviews", "selfsubjectaccessreview", "SelfSubjectAccessReview", "", "", false,
-                "k8s.io.api.authorization.v1.SelfSubjectAccessReview", KUBE_CREATE, 0, "", ""),
+        BUILTIN("authorization.k8s.io", "v1", "selfsubjectaccessreviews", "selfsubjectaccessreview", "SelfSubjectAccessReview", "", "",
+                false, "k8s.io.api.authorization.v1.SelfSubjectAccessReview", KUBE_CREATE, 0, "", ""),
         BUILTIN("authorization.k8s.io", "v1", "subjectaccessreviews", "subjectaccessreview", "SubjectAccessReview", "", "", false,
                 "k8s.io.api.authorization.v1.SubjectAccessReview", KUBE_CREATE, 0, "", ""),
 
@@ -80,11 +89,16 @@ struct kube_resource kube_resources[] = {
         NETWORKING("v1alpha3", "virtualservices", "virtualservice", "VirtualService", "vs", NET "VirtualService"),
         NETWORKING("v1alpha3", "workloadentries", "workloadentry", "WorkloadEntry", "we", NET "WorkloadEntry"),
         NETWORKING("v1alpha3", "workloadgroups", "workloadgroup", "WorkloadGroup", "wg", NET "WorkloadGroup"),
-        SECURITY("v1", "authorizationpolicies", "authorizationpolicy", "AuthorizationPolicy", "ap", "istio.security.v1beta1.AuthorizationPolicy"),
-        SECURITY("v1", "peerauthentications", "peerauthentication", "PeerAuthentication", "pa", "istio.security.v1beta1.PeerAuthentication"),
-        SECURITY("v1", "requestauthentications", "requestauthentication", "RequestAuthentication", "ra", "istio.security.v1beta1.RequestAuthentication"),
-        SECURITY("v1beta1", "authorizationpolicies", "authorizationpolicy", "AuthorizationPolicy", "ap", "istio.security.v1beta1.AuthorizationPolicy"),
-        SECURITY("v1beta1", "peerauthentications", "peerauthentication", "PeerAuthentication", "pa", "istio.security.v1beta1.PeerAuthentication"),
+        SECURITY("v1", "authorizationpolicies", "authorizationpolicy", "AuthorizationPolicy", "ap",
+                 "istio.security.v1beta1.AuthorizationPolicy"),
+        SECURITY("v1", "peerauthentications", "peerauthentication", "PeerAuthentication", "pa",
+                 "istio.security.v1beta1.PeerAuthentication"),
+        SECURITY("v1", "requestauthentications", "requestauthentication", "RequestAuthentication", "ra",
+                 "istio.security.v1beta1.RequestAuthentication"),
+        SECURITY("v1beta1", "authorizationpolicies", "authorizationpolicy", "AuthorizationPolicy", "ap",
+                 "istio.security.v1beta1.AuthorizationPolicy"),
+        SECURITY("v1beta1", "peerauthentications", "peerauthentication", "PeerAuthentication", "pa",
+                 "istio.security.v1beta1.PeerAuthentication"),
         SECURITY("v1beta1", "requestauthentications", "requestauthentication", "RequestAuthentication", "ra",
                  "istio.security.v1beta1.RequestAuthentication"),
         CUSTOM("telemetry.istio.io", "v1", "telemetries", "telemetry", "Telemetry", "telemetry", "istio-io telemetry-istio-io",
@@ -109,12 +123,18 @@ static void name_buckets(void)
                 const char *name;
                 unsigned *id;
         } named[] = {
-                { "namespaces", &kube_b.namespaces }, { "nodes", &kube_b.nodes },
-                { "pods", &kube_b.pods },             { "services", &kube_b.services },
-                { "endpoints", &kube_b.endpoints },   { "endpointslices.discovery.k8s.io", &kube_b.endpointslices },
-                { "configmaps", &kube_b.configmaps }, { "serviceaccounts", &kube_b.serviceaccounts },
-                { "secrets", &kube_b.secrets },       { "events", &kube_b.events },
-                { "replicasets.apps", &kube_b.replicasets }, { "deployments.apps", &kube_b.deployments },
+                { "namespaces", &kube_b.namespaces },
+                { "nodes", &kube_b.nodes },
+                { "pods", &kube_b.pods },
+                { "services", &kube_b.services },
+                { "endpoints", &kube_b.endpoints },
+                { "endpointslices.discovery.k8s.io", &kube_b.endpointslices },
+                { "configmaps", &kube_b.configmaps },
+                { "serviceaccounts", &kube_b.serviceaccounts },
+                { "secrets", &kube_b.secrets },
+                { "events", &kube_b.events },
+                { "replicasets.apps", &kube_b.replicasets },
+                { "deployments.apps", &kube_b.deployments },
         };
 
         for (size_t i = 0; i < ARRAY_LEN(named); i++)

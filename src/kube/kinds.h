@@ -22,22 +22,28 @@ enum {
 };
 
 enum kube_shape {
-        KUBE_BUILTIN,                           /* `type` is the whole object; strategic merge patch works */
-        KUBE_CUSTOM,                            /* `type` is the spec; the object has metadata, spec and a free-form status, as CRDs do */
+        KUBE_BUILTIN, /* `type` is the whole object; strategic merge patch works */
+        KUBE_CUSTOM,  /* `type` is the spec; the object has metadata, spec and a free-form status, as CRDs do */
 };
 
-enum kube_sub { KUBE_SUB_STATUS = 1, KUBE_SUB_SCALE = 2, KUBE_SUB_POD = 4 /* log exec attach portforward eviction */, KUBE_SUB_TOKEN = 8, KUBE_SUB_FINALIZE = 16 };
+enum kube_sub {
+        KUBE_SUB_STATUS = 1,
+        KUBE_SUB_SCALE = 2,
+        KUBE_SUB_POD = 4 /* log exec attach portforward eviction */,
+        KUBE_SUB_TOKEN = 8,
+        KUBE_SUB_FINALIZE = 16
+};
 
 struct kube_resource {
-        const char *group, *version;            /* group "": core */
+        const char *group, *version; /* group "": core */
         const char *plural, *singular, *kind;
-        const char *short_names, *categories;   /* space-separated, or "" */
+        const char *short_names, *categories; /* space-separated, or "" */
         bool namespaced;
         enum kube_shape shape;
-        const char *type;                       /* protobuf full name */
+        const char *type; /* protobuf full name */
         unsigned verbs, subs;
-        const char *fields;                     /* field selectors besides metadata.name and metadata.namespace; space-separated */
-        const char *bucket;                     /* name in the store: "pods", "gateways.networking.istio.io" */
+        const char *fields; /* field selectors besides metadata.name and metadata.namespace; space-separated */
+        const char *bucket; /* name in the store: "pods", "gateways.networking.istio.io" */
         /* filled in by kube_kinds_init(): */
         unsigned bucket_id;
         bool storage;                           /* the version that is stored and preferred */
@@ -64,7 +70,8 @@ const char *kube_qualified(const struct kube_resource *r);
 
 /* Buckets that code names. */
 struct kube_bucket_ids {
-        unsigned namespaces, nodes, pods, services, endpoints, endpointslices, serviceaccounts, configmaps, secrets, events, deployments, replicasets;
+        unsigned namespaces, nodes, pods, services, endpoints, endpointslices, serviceaccounts, configmaps, secrets, events, deployments,
+                replicasets;
 };
 extern struct kube_bucket_ids kube_b;
 

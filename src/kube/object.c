@@ -102,14 +102,16 @@ static bool has_generation(const struct kube_resource *res)
 void kube_meta_create(struct kube_api *api, const struct kube_resource *res, struct pb_node *o, struct arena *a)
 {
         struct pb_node *meta = kube_map(a, o, "metadata");
-        static const char *const owned[] = { "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "resourceVersion", "generation" };
+        static const char *const owned[] = { "selfLink",      "deletionTimestamp", "deletionGracePeriodSeconds",
+                                             "managedFields", "resourceVersion",   "generation" };
         struct str name = pb_get_str(meta, "name", STR("")), prefix = pb_get_str(meta, "generateName", STR(""));
         char uid[37];
 
         for (size_t i = 0; i < ARRAY_LEN(owned); i++)
                 pb_del(meta, owned[i]);
         if (!name.n && prefix.n)
-                pb_put_str(a, meta, "name", arena_printf(a, STR_FMT STR_FMT, STR_ARG(str_sub(prefix, 0, 58)), STR_ARG(kube_random_suffix(a, 5))));
+                pb_put_str(a, meta, "name",
+                           arena_printf(a, STR_FMT STR_FMT, STR_ARG(str_sub(prefix, 0, 58)), STR_ARG(kube_random_suffix(a, 5))));
         rand_uuid4(uid);
         pb_put_str(a, meta, "uid", arena_str(a, str_of(uid)));
         pb_put_str(a, meta, "creationTimestamp", kube_now_text(api, a));
@@ -121,8 +123,8 @@ void kube_meta_create(struct kube_api *api, const struct kube_resource *res, str
 
 static bool free_form(const ProtobufCMessageDescriptor *m)
 {
-        static const char *const names[] = { "Struct", "Value", "ListValue", "Any", "Quantity", "IntOrString", "Time", "MicroTime", "RawExtension",
-                                             "Timestamp", "Duration", "FieldMask" };
+        static const char *const names[] = { "Struct", "Value",     "ListValue",    "Any",       "Quantity", "IntOrString",
+                                             "Time",   "MicroTime", "RawExtension", "Timestamp", "Duration", "FieldMask" };
 
         for (size_t i = 0; i < ARRAY_LEN(names); i++)
                 if (!strcmp(m->short_name, names[i]))

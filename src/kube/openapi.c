@@ -16,7 +16,7 @@ enum { DOCS_MAX = 24 };
 struct openapi_cache {
         struct buf v2_json, v2_pb;
         struct {
-                const struct kube_resource *first;      /* stands for its group and version */
+                const struct kube_resource *first; /* stands for its group and version */
                 struct buf json;
                 uint64_t hash;
         } v3[DOCS_MAX];
@@ -44,7 +44,8 @@ static struct openapi_cache *cache(struct kube_api *api)
 /* ---- schemas ---- */
 
 /* How lists merge, for clients that compute strategic patches from the schema. */
-static void patch_extensions(void *arg, const ProtobufCMessageDescriptor *t, const ProtobufCFieldDescriptor *f, const char *json_name, struct buf *out)
+static void patch_extensions(void *arg, const ProtobufCMessageDescriptor *t, const ProtobufCFieldDescriptor *f, const char *json_name,
+                             struct buf *out)
 {
         const struct kube_patch_rule *r = kube_patch_rule(t, str_of(json_name));
 
@@ -52,7 +53,8 @@ static void patch_extensions(void *arg, const ProtobufCMessageDescriptor *t, con
                 return;
         if (r->merge && *r->merge_key)
                 buf_printf(out, ",\"x-kubernetes-patch-merge-key\":\"%s\"", r->merge_key);
-        buf_printf(out, ",\"x-kubernetes-patch-strategy\":\"%s%s%s\"", r->merge ? "merge" : "", r->merge && r->retain_keys ? "," : "", r->retain_keys ? "retainKeys" : "");
+        buf_printf(out, ",\"x-kubernetes-patch-strategy\":\"%s%s%s\"", r->merge ? "merge" : "", r->merge && r->retain_keys ? "," : "",
+                   r->retain_keys ? "retainKeys" : "");
 }
 
 static struct pb_schema_object object_of(const struct kube_resource *r)
@@ -118,7 +120,8 @@ static void schemas(struct buf *out, const struct kube_resource *only, const str
 
 /* ---- paths ---- */
 
-static const char *const patch_types[] = { "application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json" };
+static const char *const patch_types[] = { "application/json-patch+json", "application/merge-patch+json",
+                                           "application/strategic-merge-patch+json" };
 
 struct op {
         const struct kube_resource *r;
@@ -186,8 +189,10 @@ static void operation(struct buf *b, const struct op *o, const char *method, con
                 buf_cstr(b, "}},");
         }
         response(b, o, list);
-        buf_printf(b, ",\"x-kubernetes-action\":\"%s\",\"x-kubernetes-group-version-kind\":{\"group\":\"%s\",\"kind\":\"%s\",\"version\":\"%s\"}}", action, o->r->group,
-                   o->r->kind, o->r->version);
+        buf_printf(b,
+                   ",\"x-kubernetes-action\":\"%s\",\"x-kubernetes-group-version-kind\":{\"group\":\"%s\",\"kind\":\"%s\",\"version\":\"%"
+                   "s\"}}",
+                   action, o->r->group, o->r->kind, o->r->version);
 }
 
 static void path_parameter(struct buf *b, bool v3, const char *name, bool comma)

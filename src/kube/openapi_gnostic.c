@@ -5,7 +5,23 @@
 
 #include "base/mem.h"
 
-enum wire { W_STRING, W_STRINGS, W_BOOL, W_DOUBLE, W_INT, W_MESSAGE, W_MESSAGES, W_MAP, W_ANYS, W_TYPE, W_ITEMS, W_ADDITIONAL, W_PARAMETERS, W_RESPONSES, W_SCHEMA_ITEM };
+enum wire {
+        W_STRING,
+        W_STRINGS,
+        W_BOOL,
+        W_DOUBLE,
+        W_INT,
+        W_MESSAGE,
+        W_MESSAGES,
+        W_MAP,
+        W_ANYS,
+        W_TYPE,
+        W_ITEMS,
+        W_ADDITIONAL,
+        W_PARAMETERS,
+        W_RESPONSES,
+        W_SCHEMA_ITEM
+};
 
 struct field {
         const char *name;
@@ -17,29 +33,33 @@ struct field {
 struct message {
         const struct field *f;
         unsigned n;
-        unsigned extensions;                    /* field number of vendor_extension; 0: none */
+        unsigned extensions; /* field number of vendor_extension; 0: none */
 };
 
 static const struct message schema, operation, path_item, parameter_fields;
 
 static const struct field schema_fields[] = {
-        { "$ref", 1, W_STRING, NULL },       { "format", 2, W_STRING, NULL },     { "title", 3, W_STRING, NULL },
-        { "description", 4, W_STRING, NULL },{ "maximum", 7, W_DOUBLE, NULL },    { "minimum", 9, W_DOUBLE, NULL },
-        { "maxLength", 11, W_INT, NULL },    { "minLength", 12, W_INT, NULL },    { "pattern", 13, W_STRING, NULL },
-        { "required", 19, W_STRINGS, NULL }, { "enum", 20, W_ANYS, NULL },        { "additionalProperties", 21, W_ADDITIONAL, NULL },
-        { "type", 22, W_TYPE, NULL },        { "items", 23, W_ITEMS, NULL },      { "allOf", 24, W_MESSAGES, &schema },
+        { "$ref", 1, W_STRING, NULL },        { "format", 2, W_STRING, NULL },  { "title", 3, W_STRING, NULL },
+        { "description", 4, W_STRING, NULL }, { "maximum", 7, W_DOUBLE, NULL }, { "minimum", 9, W_DOUBLE, NULL },
+        { "maxLength", 11, W_INT, NULL },     { "minLength", 12, W_INT, NULL }, { "pattern", 13, W_STRING, NULL },
+        { "required", 19, W_STRINGS, NULL },  { "enum", 20, W_ANYS, NULL },     { "additionalProperties", 21, W_ADDITIONAL, NULL },
+        { "type", 22, W_TYPE, NULL },         { "items", 23, W_ITEMS, NULL },   { "allOf", 24, W_MESSAGES, &schema },
         { "properties", 25, W_MAP, &schema },
 };
 static const struct message schema = { schema_fields, ARRAY_LEN(schema_fields), 31 };
 
 static const struct field parameter_list[] = {
-        { "required", 1, W_BOOL, NULL }, { "in", 2, W_STRING, NULL }, { "description", 3, W_STRING, NULL }, { "name", 4, W_STRING, NULL },
+        { "required", 1, W_BOOL, NULL },
+        { "in", 2, W_STRING, NULL },
+        { "description", 3, W_STRING, NULL },
+        { "name", 4, W_STRING, NULL },
 };
 static const struct message parameter_fields = { parameter_list, ARRAY_LEN(parameter_list), 0 };
 
 static const struct field operation_fields[] = {
-        { "summary", 2, W_STRING, NULL },     { "description", 3, W_STRING, NULL },  { "operationId", 5, W_STRING, NULL }, { "produces", 6, W_STRINGS, NULL },
-        { "consumes", 7, W_STRINGS, NULL },   { "parameters", 8, W_PARAMETERS, NULL }, { "responses", 9, W_RESPONSES, NULL },
+        { "summary", 2, W_STRING, NULL },      { "description", 3, W_STRING, NULL }, { "operationId", 5, W_STRING, NULL },
+        { "produces", 6, W_STRINGS, NULL },    { "consumes", 7, W_STRINGS, NULL },   { "parameters", 8, W_PARAMETERS, NULL },
+        { "responses", 9, W_RESPONSES, NULL },
 };
 static const struct message operation = { operation_fields, ARRAY_LEN(operation_fields), 13 };
 
@@ -167,7 +187,7 @@ static void schema_in(struct buf *b, unsigned number, const struct pb_node *n)
 {
         struct buf sub = BUF_INIT;
 
-        if (n->kind == PB_BOOL) {                               /* additionalProperties: true */
+        if (n->kind == PB_BOOL) { /* additionalProperties: true */
                 key(&sub, 2, 0);
                 varint(&sub, str_eqc(n->text, "true"));
         } else {
@@ -267,7 +287,7 @@ void openapi_gnostic(const struct pb_node *doc, struct buf *out)
 
         bytes(out, 1, pb_get_str(doc, "swagger", STR("")));
         message_field(out, 2, &info, pb_get(doc, "info"));
-        for (size_t i = 0; ps && i < ps->n; i++)                /* Paths { NamedPathItem path = 2 } */
+        for (size_t i = 0; ps && i < ps->n; i++) /* Paths { NamedPathItem path = 2 } */
                 named_field(&all, 2, ps->keys[i], &path_item, ps->v[i]);
         close_message(out, 8, &all);
         map_field(out, 9, &schema, defs);

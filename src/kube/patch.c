@@ -25,10 +25,10 @@ struct pb_node *kube_patch_merge(const struct pb_node *original, const struct pb
 /* ---- RFC 6902 ---- */
 
 struct target {
-        struct pb_node *parent;                 /* NULL: the whole document */
-        struct str token;                       /* the last one */
-        struct pb_node *node;                   /* what is there, or NULL */
-        size_t index;                           /* in a list */
+        struct pb_node *parent; /* NULL: the whole document */
+        struct str token;       /* the last one */
+        struct pb_node *node;   /* what is there, or NULL */
+        size_t index;           /* in a list */
         struct str path;
 };
 

@@ -17,7 +17,8 @@ enum { DEPTH_MAX = 100 };
 
 static const char DELETE_PRIMITIVES[] = "$deleteFromPrimitiveList/", ORDER[] = "$setElementOrder/";
 
-static struct pb_node *merge_map(struct merge *m, const struct pb_node *original, const struct pb_node *patch, const ProtobufCMessageDescriptor *t);
+static struct pb_node *merge_map(struct merge *m, const struct pb_node *original, const struct pb_node *patch,
+                                 const ProtobufCMessageDescriptor *t);
 
 static struct pb_node *fail(struct merge *m, const char *fmt, struct str s)
 {
@@ -35,7 +36,8 @@ static struct pb_node *get(const struct pb_node *map, struct str key)
 
 static bool is_directive(struct str key)
 {
-        return str_eqc(key, "$patch") || str_eqc(key, "$retainKeys") || str_starts(key, str_of(DELETE_PRIMITIVES)) || str_starts(key, str_of(ORDER));
+        return str_eqc(key, "$patch") || str_eqc(key, "$retainKeys") || str_starts(key, str_of(DELETE_PRIMITIVES)) ||
+               str_starts(key, str_of(ORDER));
 }
 
 /* A value that has no counterpart: nulls and directives are dropped on the way in. */
@@ -91,7 +93,8 @@ static void insert_at(struct arena *a, struct pb_node *list, size_t i, struct pb
 }
 
 /* The elements that `order` names come in its order; the others, which only the server has, keep their places relative to them. */
-static struct pb_node *reorder(struct merge *m, const struct pb_node *merged, const struct pb_node *order, const struct pb_node *server, const char *key)
+static struct pb_node *reorder(struct merge *m, const struct pb_node *merged, const struct pb_node *order, const struct pb_node *server,
+                               const char *key)
 {
         struct pb_node *out = pb_new(m->a, PB_LIST, STR(""));
         size_t last = 0;
@@ -121,7 +124,8 @@ static struct pb_node *reorder(struct merge *m, const struct pb_node *merged, co
         return out;
 }
 
-static struct pb_node *merge_primitives(struct merge *m, const struct pb_node *original, const struct pb_node *patch, const struct pb_node *drop)
+static struct pb_node *merge_primitives(struct merge *m, const struct pb_node *original, const struct pb_node *patch,
+                                        const struct pb_node *drop)
 {
         struct pb_node *out = pb_new(m->a, PB_LIST, STR(""));
 
@@ -135,7 +139,8 @@ static struct pb_node *merge_primitives(struct merge *m, const struct pb_node *o
 }
 
 /* One element of the patch's list into `out`. */
-static bool merge_element(struct merge *m, struct pb_node *out, const struct pb_node *e, const char *key, const ProtobufCMessageDescriptor *t)
+static bool merge_element(struct merge *m, struct pb_node *out, const struct pb_node *e, const char *key,
+                          const ProtobufCMessageDescriptor *t)
 {
         if (e->kind != PB_MAP)
                 return fail(m, "a list that merges by key holds something that is not a map", STR("")) != NULL;
@@ -143,7 +148,7 @@ static bool merge_element(struct merge *m, struct pb_node *out, const struct pb_
         const struct pb_node *id = pb_get(e, key);
 
         if (str_eqc(directive, "replace"))
-                return true;                            /* handled by the caller */
+                return true; /* handled by the caller */
         if (directive.n && !str_eqc(directive, "delete") && !str_eqc(directive, "merge"))
                 return fail(m, "unknown $patch directive", directive) != NULL;
         if (!id)
@@ -261,7 +266,8 @@ static bool retain_keys(struct merge *m, struct pb_node *out, const struct pb_no
 }
 
 /* Fields that only a directive names: $setElementOrder/ports without ports, $deleteFromPrimitiveList/finalizers without finalizers. */
-static bool lone_directive(struct merge *m, struct pb_node *out, struct str key, const struct pb_node *patch, const ProtobufCMessageDescriptor *t)
+static bool lone_directive(struct merge *m, struct pb_node *out, struct str key, const struct pb_node *patch,
+                           const ProtobufCMessageDescriptor *t)
 {
         bool order = str_starts(key, str_of(ORDER));
         struct str field = str_sub(key, order ? sizeof(ORDER) - 1 : sizeof(DELETE_PRIMITIVES) - 1, key.n);
@@ -269,15 +275,16 @@ static bool lone_directive(struct merge *m, struct pb_node *out, struct str key,
         const ProtobufCFieldDescriptor *f = t ? kube_field(t, field) : NULL;
 
         if (get(patch, field))
-                return true;                            /* done with the field itself */
+                return true; /* done with the field itself */
         if (order && directive_list(m, patch, DELETE_PRIMITIVES, field))
-                return true;                            /* done once, by the other one */
+                return true; /* done once, by the other one */
         if (!rule || !rule->merge)
                 return fail(m, "a list directive names a field that does not merge", field) != NULL;
         return merge_list_field(m, out, field, NULL, patch, rule, f && f->type == PROTOBUF_C_TYPE_MESSAGE ? f->descriptor : NULL);
 }
 
-static struct pb_node *merge_map(struct merge *m, const struct pb_node *original, const struct pb_node *patch, const ProtobufCMessageDescriptor *t)
+static struct pb_node *merge_map(struct merge *m, const struct pb_node *original, const struct pb_node *patch,
+                                 const ProtobufCMessageDescriptor *t)
 {
         struct str directive = pb_get_str(patch, "$patch", STR(""));
         const struct pb_node *keep = pb_get(patch, "$retainKeys");

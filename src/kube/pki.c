@@ -79,8 +79,10 @@ static bool authority(struct kube_pki *p, struct str dir, bool *fresh, struct di
         if (cert && key)
                 return true;
         if (cert || key) {
-                diag_add(d, DIAG_ERROR, "KUB0302", &at, "%s is there and %s is not: restore it, or remove both for a new authority (every kubeconfig and "
-                         "client certificate must be made again then)", cert ? "ca.crt" : "ca.key", cert ? "ca.key" : "ca.crt");
+                diag_add(d, DIAG_ERROR, "KUB0302", &at,
+                         "%s is there and %s is not: restore it, or remove both for a new authority (every kubeconfig and "
+                         "client certificate must be made again then)",
+                         cert ? "ca.crt" : "ca.key", cert ? "ca.key" : "ca.crt");
                 return false;
         }
         *fresh = true;
@@ -98,7 +100,8 @@ static bool client(struct kube_pki *p, struct str dir, const char *file, const c
         snprintf(pem, sizeof(pem), "%s.key", file);
         if (!fresh && !old(dir, crt) && !old(dir, pem))
                 return true;
-        bool ok = tls_cert_make(&q, buf_view(&p->ca_cert), buf_view(&p->ca_key), &cert, &key, d) == 0 && write_pair(dir, file, &cert, &key, d);
+        bool ok = tls_cert_make(&q, buf_view(&p->ca_cert), buf_view(&p->ca_key), &cert, &key, d) == 0 &&
+                  write_pair(dir, file, &cert, &key, d);
         buf_fini(&cert);
         buf_fini(&key);
         return ok;
@@ -152,7 +155,9 @@ static bool kubeconfig(struct str dir, const char *who, struct str url, struct a
                 data[i] = kube_base64(buf_view(&part), a);
         }
         if (ok) {
-                buf_printf(&out, "apiVersion: v1\nkind: Config\nclusters:\n- name: postern\n  cluster:\n    server: " STR_FMT "\n    certificate-authority-data: " STR_FMT
+                buf_printf(&out,
+                           "apiVersion: v1\nkind: Config\nclusters:\n- name: postern\n  cluster:\n    server: " STR_FMT
+                           "\n    certificate-authority-data: " STR_FMT
                            "\nusers:\n- name: %s\n  user:\n    client-certificate-data: " STR_FMT "\n    client-key-data: " STR_FMT
                            "\ncontexts:\n- name: postern\n  context:\n    cluster: postern\n    user: %s\ncurrent-context: postern\n",
                            STR_ARG(url), STR_ARG(data[0]), who, STR_ARG(data[1]), STR_ARG(data[2]), who);
@@ -175,7 +180,8 @@ bool kube_pki_kubeconfigs(struct str dir, struct str url, struct diags *d)
         return ok;
 }
 
-bool kube_pki_open(struct kube_pki *p, struct str dir, const struct str *dns, unsigned ndns, const struct str *ips, unsigned nips, struct diags *d)
+bool kube_pki_open(struct kube_pki *p, struct str dir, const struct str *dns, unsigned ndns, const struct str *ips, unsigned nips,
+                   struct diags *d)
 {
         char *path = path_of(dir, "");
         bool fresh;
@@ -188,7 +194,9 @@ bool kube_pki_open(struct kube_pki *p, struct str dir, const struct str *dns, un
         ok = ok && authority(p, dir, &fresh, d);
         for (size_t i = 0; ok && i < ARRAY_LEN(clients); i++)
                 ok = client(p, dir, clients[i][0], clients[i][1], clients[i][2], fresh, d);
-        struct tls_cert_req q = { .cn = STR("kube-apiserver"), .dns = dns, .ndns = ndns, .ip = ips, .nip = nips, .server = true, .days = LEAF_DAYS };
+        struct tls_cert_req q = {
+                .cn = STR("kube-apiserver"), .dns = dns, .ndns = ndns, .ip = ips, .nip = nips, .server = true, .days = LEAF_DAYS
+        };
         return ok && token_key(p, dir, d) &&
                tls_cert_make(&q, buf_view(&p->ca_cert), buf_view(&p->ca_key), &p->server_cert, &p->server_key, d) == 0 &&
                write_pair(dir, "apiserver", &p->server_cert, &p->server_key, d);

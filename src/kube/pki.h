@@ -15,7 +15,8 @@ struct kube_pki {
 };
 
 /* `dns` and `ips`: what the server certificate is for. False with diagnostics. */
-bool kube_pki_open(struct kube_pki *p, struct str dir, const struct str *dns, unsigned ndns, const struct str *ips, unsigned nips, struct diags *d);
+bool kube_pki_open(struct kube_pki *p, struct str dir, const struct str *dns, unsigned ndns, const struct str *ips, unsigned nips,
+                   struct diags *d);
 void kube_pki_fini(struct kube_pki *p);
 /* Writes admin.kubeconfig, controller.kubeconfig and node.kubeconfig for a server at `url`. */
 bool kube_pki_kubeconfigs(struct str dir, struct str url, struct diags *d);

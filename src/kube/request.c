@@ -114,7 +114,7 @@ bool kube_path_parse(struct str path, struct arena *a, struct kube_path *p)
         p->resource_path = true;
         unsigned left = p->nseg - i;
         if (str_eqc(p->seg[i], "namespaces") && !p->group.n && left <= 2) {
-                p->resource = p->seg[i++];              /* the namespaces themselves */
+                p->resource = p->seg[i++]; /* the namespaces themselves */
         } else if (str_eqc(p->seg[i], "namespaces") && !p->group.n && left == 3 &&
                    (str_eqc(p->seg[i + 2], "status") || str_eqc(p->seg[i + 2], "finalize"))) {
                 p->resource = p->seg[i++];

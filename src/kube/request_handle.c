@@ -12,7 +12,8 @@ static const struct pb_node *view_get(const struct kube_view *v, const char *res
         return o ? o->node : NULL;
 }
 
-static void view_each(const struct kube_view *v, const char *resource, struct str ns, bool (*fn)(void *arg, const struct pb_node *object), void *arg)
+static void view_each(const struct kube_view *v, const char *resource, struct str ns, bool (*fn)(void *arg, const struct pb_node *object),
+                      void *arg)
 {
         int id = kube_bucket_find(str_of(resource));
         struct kobj *const *all;
@@ -29,7 +30,7 @@ void kube_api_init(struct kube_api *api, struct kube_store *store)
         api->store = store;
         api->view = (struct kube_view){ view_get, view_each, store };
         api->now_us = clock_real_us;
-        api->service_base = 0x0a600000;                 /* 10.96.0.0/16 */
+        api->service_base = 0x0a600000; /* 10.96.0.0/16 */
         api->service_mask = 0xffff0000;
         api->cluster_domain = STR("cluster.local");
 }
@@ -183,7 +184,8 @@ static bool read_dry_run(struct kube_req *r)
         if (!dry.n)
                 return true;
         if (!str_eqc(dry, "All"))
-                return kube_req_error(r, 422, "Invalid", "dryRun: Unsupported value: \"" STR_FMT "\": supported values: \"All\"", STR_ARG(dry));
+                return kube_req_error(r, 422, "Invalid", "dryRun: Unsupported value: \"" STR_FMT "\": supported values: \"All\"",
+                                      STR_ARG(dry));
         r->dry_run = true;
         return true;
 }
@@ -194,10 +196,14 @@ static bool authorise(struct kube_req *r)
 
         if (kube_may(r->api, &r->user, verb, r->path.group, r->path.resource, r->path.sub, r->path.ns, r->path.name))
                 return true;
-        struct str scope = r->path.has_ns ? arena_printf(r->a, " in the namespace \"" STR_FMT "\"", STR_ARG(r->path.ns)) : STR(" at the cluster scope");
-        kube_req_error(r, 403, "Forbidden", "%s%s" STR_FMT "%s is forbidden: User \"" STR_FMT "\" cannot %s resource \"%s%s" STR_FMT
-                       "\" in API group \"" STR_FMT "\"" STR_FMT, kube_qualified(r->res), r->path.name.n ? " \"" : "", STR_ARG(r->path.name), r->path.name.n ? "\"" : "",
-                       STR_ARG(r->user.name), verb, r->res->plural, r->path.sub.n ? "/" : "", STR_ARG(r->path.sub), STR_ARG(r->path.group), STR_ARG(scope));
+        struct str scope = r->path.has_ns ? arena_printf(r->a, " in the namespace \"" STR_FMT "\"", STR_ARG(r->path.ns))
+                                          : STR(" at the cluster scope");
+        kube_req_error(r, 403, "Forbidden",
+                       "%s%s" STR_FMT "%s is forbidden: User \"" STR_FMT "\" cannot %s resource \"%s%s" STR_FMT "\" in API group \"" STR_FMT
+                       "\"" STR_FMT,
+                       kube_qualified(r->res), r->path.name.n ? " \"" : "", STR_ARG(r->path.name), r->path.name.n ? "\"" : "",
+                       STR_ARG(r->user.name), verb, r->res->plural, r->path.sub.n ? "/" : "", STR_ARG(r->path.sub), STR_ARG(r->path.group),
+                       STR_ARG(scope));
         r->err.name = r->path.name;
         r->err.group = r->path.group;
         r->err.kind = r->path.resource;
@@ -209,9 +215,11 @@ bool kube_req_prepare(struct kube_req *r)
         r->type = "application/json";
         r->query = ARENA_NEW(r->a, struct kube_query);
         if (!kube_path_parse(r->path_text, r->a, &r->path))
-                return kube_req_error(r, 400, "BadRequest", "the request's path is not valid: it has an empty, relative or badly escaped segment");
+                return kube_req_error(r, 400, "BadRequest",
+                                      "the request's path is not valid: it has an empty, relative or badly escaped segment");
         if (!kube_query_parse(r->query_text, r->a, r->query))
-                return kube_req_error(r, 400, "BadRequest", "the request's query is not valid: a broken %%-escape, or more than %d parameters", KUBE_QUERY_MAX);
+                return kube_req_error(r, 400, "BadRequest",
+                                      "the request's query is not valid: a broken %%-escape, or more than %d parameters", KUBE_QUERY_MAX);
         if (!r->path.resource_path)
                 return true;
         return find_resource(r) && authorise(r) && read_dry_run(r) && kube_view_parse_accept(r);

@@ -54,7 +54,9 @@ static struct pb_node *wire_body(struct kube_req *r)
 {
         static const struct {
                 const char *sub, *type;
-        } takes[] = { { "token", "k8s.io.api.authentication.v1.TokenRequest" }, { "eviction", "k8s.io.api.policy.v1.Eviction" }, { "scale", "k8s.io.api.autoscaling.v1.Scale" } };
+        } takes[] = { { "token", "k8s.io.api.authentication.v1.TokenRequest" },
+                      { "eviction", "k8s.io.api.policy.v1.Eviction" },
+                      { "scale", "k8s.io.api.autoscaling.v1.Scale" } };
         const ProtobufCMessageDescriptor *type = r->res->desc;
         struct str why;
 
@@ -75,11 +77,13 @@ struct pb_node *kube_rest_body(struct kube_req *r)
 
         if (media_is(t, "application/vnd.kubernetes.protobuf") && r->res->shape == KUBE_BUILTIN)
                 return wire_body(r);
-        bool json = !t.n || media_is(t, "application/json") || media_is(t, "*/*"), yaml = media_is(t, "application/yaml") || media_is(t, "application/x-yaml");
+        bool json = !t.n || media_is(t, "application/json") || media_is(t, "*/*"),
+             yaml = media_is(t, "application/yaml") || media_is(t, "application/x-yaml");
 
         if (!json && !yaml) {
                 kube_req_error(r, 415, "UnsupportedMediaType",
-                               "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml");
+                               "the body of the request was in an unknown format - accepted media types include: application/json, "
+                               "application/yaml");
                 return NULL;
         }
         struct pb_node *n = parse_body(r, yaml);
@@ -96,17 +100,19 @@ static bool check_type(struct kube_req *r, struct pb_node *o)
         struct str v = pb_get_str(o, "apiVersion", STR("")), k = pb_get_str(o, "kind", STR(""));
 
         if (v.n && !str_eqc(v, kube_api_version(r->res)))
-                return kube_req_error(r, 400, "BadRequest", "the API version in the data (" STR_FMT ") does not match the expected API version (%s)",
-                                      STR_ARG(v), kube_api_version(r->res));
+                return kube_req_error(r, 400, "BadRequest",
+                                      "the API version in the data (" STR_FMT ") does not match the expected API version (%s)", STR_ARG(v),
+                                      kube_api_version(r->res));
         if (k.n && !str_eqc(k, r->res->kind))
-                return kube_req_error(r, 400, "BadRequest", "the kind in the data (" STR_FMT ") does not match the expected kind (%s)", STR_ARG(k), r->res->kind);
+                return kube_req_error(r, 400, "BadRequest", "the kind in the data (" STR_FMT ") does not match the expected kind (%s)",
+                                      STR_ARG(k), r->res->kind);
         return true;
 }
 
 /* What is stored carries the storage version's apiVersion. */
 static void to_storage(struct kube_req *r, struct pb_node *o)
 {
-        static const char *const omitted[] = { "labels", "annotations", "finalizers", "ownerReferences" };     /* when empty */
+        static const char *const omitted[] = { "labels", "annotations", "finalizers", "ownerReferences" }; /* when empty */
         const struct kube_resource *st = kube_bucket_resource(r->res->bucket_id);
         struct pb_node *meta = pb_get(o, "metadata");
 
@@ -131,7 +137,8 @@ static bool check_namespace(struct kube_req *r, struct pb_node *o)
                 return true;
         }
         if (ns.n && !str_eq(ns, r->path.ns))
-                return kube_req_error(r, 400, "BadRequest", "the namespace of the provided object does not match the namespace sent on the request");
+                return kube_req_error(r, 400, "BadRequest",
+                                      "the namespace of the provided object does not match the namespace sent on the request");
         pb_put_str(r->a, meta, "namespace", r->path.ns);
         return true;
 }
@@ -150,8 +157,10 @@ static bool namespace_open(struct kube_req *r)
         }
         if (!pb_get_path(ns->node, "metadata.deletionTimestamp"))
                 return true;
-        kube_req_error(r, 403, "Forbidden", "%s \"" STR_FMT "\" is forbidden: unable to create new content in namespace " STR_FMT
-                       " because it is being terminated", kube_qualified(r->res), STR_ARG(r->path.name), STR_ARG(r->path.ns));
+        kube_req_error(r, 403, "Forbidden",
+                       "%s \"" STR_FMT "\" is forbidden: unable to create new content in namespace " STR_FMT
+                       " because it is being terminated",
+                       kube_qualified(r->res), STR_ARG(r->path.name), STR_ARG(r->path.ns));
         kube_error_cause(&r->err, r->a, "NamespaceTerminating", STR("metadata.namespace"),
                          arena_printf(r->a, "namespace " STR_FMT " is being terminated", STR_ARG(r->path.ns)));
         return false;
@@ -167,12 +176,14 @@ static bool denied(struct kube_req *r, const struct kube_admission *h, const str
                 const struct diag *g = &d->v[i];
 
                 if (g->severity == DIAG_ERROR)
-                        buf_printf(&b, "%s" STR_FMT "%s" STR_FMT, b.n ? "; " : "", STR_ARG(g->path), g->path.n ? ": " : "", STR_ARG(g->text));
+                        buf_printf(&b, "%s" STR_FMT "%s" STR_FMT, b.n ? "; " : "", STR_ARG(g->path), g->path.n ? ": " : "",
+                                   STR_ARG(g->text));
                 else if (g->severity == DIAG_WARNING)
                         kube_req_warn(r, STR_FMT "%s" STR_FMT, STR_ARG(g->path), g->path.n ? ": " : "", STR_ARG(g->text));
         }
         if (d->errors)
-                kube_req_error(r, 400, "BadRequest", "admission webhook \"%s\" denied the request: " STR_FMT, h->name, STR_ARG(buf_view(&b)));
+                kube_req_error(r, 400, "BadRequest", "admission webhook \"%s\" denied the request: " STR_FMT, h->name,
+                               STR_ARG(buf_view(&b)));
         buf_fini(&b);
         return d->errors > 0;
 }
@@ -181,9 +192,20 @@ static bool admit(struct kube_req *r, const char *operation, struct pb_node *o, 
 {
         const struct kobj *ns = r->res->namespaced ? kube_store_get(r->api->store, kube_b.namespaces, STR(""), r->path.ns) : NULL;
         struct kube_admission_req q = {
-                .operation = operation, .group = str_of(r->res->group), .version = str_of(r->res->version), .kind = str_of(r->res->kind),
-                .resource = str_of(r->res->plural), .subresource = r->path.sub, .ns = r->path.ns, .user = r->user.name, .dry_run = r->dry_run,
-                .arena = r->a, .object = o, .old = old, .ns_object = ns ? ns->node : NULL, .view = &r->api->view,
+                .operation = operation,
+                .group = str_of(r->res->group),
+                .version = str_of(r->res->version),
+                .kind = str_of(r->res->kind),
+                .resource = str_of(r->res->plural),
+                .subresource = r->path.sub,
+                .ns = r->path.ns,
+                .user = r->user.name,
+                .dry_run = r->dry_run,
+                .arena = r->a,
+                .object = o,
+                .old = old,
+                .ns_object = ns ? ns->node : NULL,
+                .view = &r->api->view,
                 .name = pb_get_str(o ? o : old, "metadata.name", STR("")),
                 .ns_labels = ns ? pb_get_path(ns->node, "metadata.labels") : NULL,
         };
@@ -209,7 +231,9 @@ static bool admit(struct kube_req *r, const char *operation, struct pb_node *o, 
 /* Accepted, but without effect on one machine: said, not swallowed. */
 static void warn_unused(struct kube_req *r, const struct pb_node *o)
 {
-        static const char *const of_pods[] = { "affinity", "topologySpreadConstraints", "priorityClassName", "runtimeClassName", "overhead", "resourceClaims" };
+        static const char *const of_pods[] = { "affinity",          "topologySpreadConstraints",
+                                               "priorityClassName", "runtimeClassName",
+                                               "overhead",          "resourceClaims" };
         const struct pb_node *spec = pb_get(o, "spec");
         const char *base = "spec";
 
@@ -220,8 +244,11 @@ static void warn_unused(struct kube_req *r, const struct pb_node *o)
                 struct str type = pb_get_str(spec, "type", STR(""));
 
                 if (str_eqc(type, "LoadBalancer") || str_eqc(type, "NodePort"))
-                        kube_req_warn(r, "spec.type: " STR_FMT " is served like ClusterIP on this one-machine cluster: there is no load balancer and no "
-                                      "node port; use kubectl port-forward to reach it from the host", STR_ARG(type));
+                        kube_req_warn(r,
+                                      "spec.type: " STR_FMT
+                                      " is served like ClusterIP on this one-machine cluster: there is no load balancer and no "
+                                      "node port; use kubectl port-forward to reach it from the host",
+                                      STR_ARG(type));
                 return;
         } else if (r->res->bucket_id != kube_b.pods) {
                 return;
@@ -262,7 +289,8 @@ static bool store_failed(struct kube_req *r)
 
 static bool forbidden_change(struct kube_req *r, const char *why)
 {
-        return kube_req_error(r, 403, "Forbidden", "%s \"" STR_FMT "\" is forbidden: %s", kube_qualified(r->res), STR_ARG(r->path.name), why);
+        return kube_req_error(r, 403, "Forbidden", "%s \"" STR_FMT "\" is forbidden: %s", kube_qualified(r->res), STR_ARG(r->path.name),
+                              why);
 }
 
 /* ---- create ---- */
@@ -289,7 +317,8 @@ static bool assign_service_ip(struct kube_req *r, struct kube_api *api, struct p
                 return true;
         struct str ip = kube_service_ip_allocate(api, a);
         if (!ip.n)
-                return r ? kube_req_error(r, 500, "InternalError", "Internal error occurred: failed to allocate a serviceIP: range is full") : false;
+                return r ? kube_req_error(r, 500, "InternalError", "Internal error occurred: failed to allocate a serviceIP: range is full")
+                         : false;
         pb_put_str(a, spec, "clusterIP", ip);
         struct pb_node *ips = pb_new(a, PB_LIST, STR(""));
         pb_push(a, ips, pb_new(a, PB_STRING, ip));
@@ -311,11 +340,13 @@ static bool service_account_exists(struct kube_req *r, const struct pb_node *o)
         struct str sa = pb_get_str(o, "spec.serviceAccountName", STR("default"));
 
         /* "default" comes with the namespace, by a controller: not to be waited for. */
-        if (r->res->bucket_id != kube_b.pods || str_eqc(sa, "default") || kube_store_get(r->api->store, kube_b.serviceaccounts, r->path.ns, sa))
+        if (r->res->bucket_id != kube_b.pods || str_eqc(sa, "default") ||
+            kube_store_get(r->api->store, kube_b.serviceaccounts, r->path.ns, sa))
                 return true;
-        return kube_req_error(r, 403, "Forbidden", "pods \"" STR_FMT "\" is forbidden: error looking up service account " STR_FMT "/" STR_FMT
-                              ": serviceaccount \"" STR_FMT "\" not found", STR_ARG(pb_get_str(o, "metadata.name", STR(""))), STR_ARG(r->path.ns),
-                              STR_ARG(sa), STR_ARG(sa));
+        return kube_req_error(r, 403, "Forbidden",
+                              "pods \"" STR_FMT "\" is forbidden: error looking up service account " STR_FMT "/" STR_FMT
+                              ": serviceaccount \"" STR_FMT "\" not found",
+                              STR_ARG(pb_get_str(o, "metadata.name", STR(""))), STR_ARG(r->path.ns), STR_ARG(sa), STR_ARG(sa));
 }
 
 /* Everything between a parsed body and the store. */
@@ -370,7 +401,11 @@ static void create(struct kube_req *r)
 struct kobj *kube_api_create(struct kube_api *api, unsigned bucket, struct pb_node *object, struct arena *a, struct str *why)
 {
         struct kube_query none = { .n = 0 };
-        struct kube_req r = { .api = api, .a = a, .query = &none, .res = kube_bucket_resource(bucket), .user = { .name = STR("system:kube-controller-manager") } };
+        struct kube_req r = { .api = api,
+                              .a = a,
+                              .query = &none,
+                              .res = kube_bucket_resource(bucket),
+                              .user = { .name = STR("system:kube-controller-manager") } };
 
         r.path.ns = r.res->namespaced ? pb_get_str(object, "metadata.namespace", STR("")) : STR("");
         r.path.name = pb_get_str(object, "metadata.name", STR(""));
@@ -390,7 +425,8 @@ struct kobj *kube_api_create(struct kube_api *api, unsigned bucket, struct pb_no
 /* The fields that the server owns stay what they were. */
 static void keep_meta(struct arena *a, struct pb_node *o, const struct pb_node *old)
 {
-        static const char *const owned[] = { "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "namespace" };
+        static const char *const owned[] = { "uid",        "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds",
+                                             "generation", "namespace" };
         struct pb_node *meta = kube_map(a, o, "metadata");
 
         pb_del(meta, "managedFields");
@@ -461,7 +497,8 @@ struct kobj *kube_api_update(struct kube_api *api, const struct kobj *old, struc
 
 static bool conflict(struct kube_req *r)
 {
-        kube_req_error(r, 409, "Conflict", "Operation cannot be fulfilled on %s \"" STR_FMT
+        kube_req_error(r, 409, "Conflict",
+                       "Operation cannot be fulfilled on %s \"" STR_FMT
                        "\": the object has been modified; please apply your changes to the latest version and try again",
                        kube_qualified(r->res), STR_ARG(r->path.name));
         r->err.name = r->path.name;
@@ -476,14 +513,18 @@ static bool check_version(struct kube_req *r, const struct pb_node *o, const str
         uint64_t v;
 
         if (uid.n && !str_eq(uid, old->uid)) {
-                kube_req_error(r, 409, "Conflict", "Operation cannot be fulfilled on %s \"" STR_FMT "\": Precondition failed: UID in precondition: " STR_FMT
-                               ", UID in object meta: " STR_FMT, kube_qualified(r->res), STR_ARG(r->path.name), STR_ARG(uid), STR_ARG(old->uid));
+                kube_req_error(r, 409, "Conflict",
+                               "Operation cannot be fulfilled on %s \"" STR_FMT "\": Precondition failed: UID in precondition: " STR_FMT
+                               ", UID in object meta: " STR_FMT,
+                               kube_qualified(r->res), STR_ARG(r->path.name), STR_ARG(uid), STR_ARG(old->uid));
                 return false;
         }
         if (!rv.n || str_eqc(rv, "0"))
                 return true;
         if (!str_u64(rv, &v))
-                return kube_req_error(r, 400, "BadRequest", "metadata.resourceVersion: Invalid value: \"" STR_FMT "\": must be the version that the server gave", STR_ARG(rv));
+                return kube_req_error(r, 400, "BadRequest",
+                                      "metadata.resourceVersion: Invalid value: \"" STR_FMT "\": must be the version that the server gave",
+                                      STR_ARG(rv));
         return v == old->rv || conflict(r);
 }
 
@@ -565,7 +606,8 @@ static void update(struct kube_req *r)
                 return;
         struct str name = pb_get_str(o, "metadata.name", STR(""));
         if (!str_eq(name, r->path.name)) {
-                kube_req_error(r, 400, "BadRequest", "the name of the object (" STR_FMT ") does not match the name on the URL (" STR_FMT ")", STR_ARG(name),
+                kube_req_error(r, 400, "BadRequest",
+                               "the name of the object (" STR_FMT ") does not match the name on the URL (" STR_FMT ")", STR_ARG(name),
                                STR_ARG(r->path.name));
                 return;
         }
@@ -575,7 +617,8 @@ static void update(struct kube_req *r)
         if (!old)
                 return;
         if (r->res->shape == KUBE_CUSTOM && !pb_get_str(o, "metadata.resourceVersion", STR("")).n) {
-                kube_error_cause(&r->err, r->a, "FieldValueInvalid", STR("metadata.resourceVersion"), STR("Invalid value: 0x0: must be specified for an update"));
+                kube_error_cause(&r->err, r->a, "FieldValueInvalid", STR("metadata.resourceVersion"),
+                                 STR("Invalid value: 0x0: must be specified for an update"));
                 kube_invalid(&r->err, r->res, name, r->a);
                 return;
         }
@@ -596,13 +639,17 @@ static enum patch_kind patch_kind(struct kube_req *r)
                 return PATCH_MERGE;
         if (media_is(t, "application/strategic-merge-patch+json") && r->res->shape == KUBE_BUILTIN)
                 return PATCH_STRATEGIC;
-        const char *accepted = r->res->shape == KUBE_BUILTIN ? "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json"
-                                                             : "application/json-patch+json, application/merge-patch+json";
+        const char *accepted = r->res->shape == KUBE_BUILTIN
+                                       ? "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json"
+                                       : "application/json-patch+json, application/merge-patch+json";
         if (media_is(t, "application/apply-patch+yaml") || media_is(t, "application/apply-patch+cbor"))
-                kube_req_error(r, 415, "UnsupportedMediaType", "server-side apply is not supported by this server: use kubectl apply without --server-side; "
-                               "accepted media types include: %s", accepted);
+                kube_req_error(r, 415, "UnsupportedMediaType",
+                               "server-side apply is not supported by this server: use kubectl apply without --server-side; "
+                               "accepted media types include: %s",
+                               accepted);
         else
-                kube_req_error(r, 415, "UnsupportedMediaType", "the body of the request was in an unknown format - accepted media types include: %s", accepted);
+                kube_req_error(r, 415, "UnsupportedMediaType",
+                               "the body of the request was in an unknown format - accepted media types include: %s", accepted);
         return PATCH_NONE;
 }
 
@@ -618,8 +665,9 @@ struct pb_node *kube_rest_patch(struct kube_req *r, const struct pb_node *from, 
                 kube_req_error(r, 400, "BadRequest", "a merge patch must be an object");
                 return NULL;
         }
-        to = kind == PATCH_JSON ? kube_patch_json(from, patch, r->a, &why)
-           : kind == PATCH_MERGE ? kube_patch_merge(from, patch, r->a) : kube_patch_strategic(from, patch, type, r->a, &why);
+        to = kind == PATCH_JSON    ? kube_patch_json(from, patch, r->a, &why)
+             : kind == PATCH_MERGE ? kube_patch_merge(from, patch, r->a)
+                                   : kube_patch_strategic(from, patch, type, r->a, &why);
         if (!to)
                 kube_req_error(r, kind == PATCH_JSON ? 422 : 400, kind == PATCH_JSON ? "Invalid" : "BadRequest", STR_FMT, STR_ARG(why));
         else if (to->kind != PB_MAP)
@@ -652,8 +700,8 @@ static void patch(struct kube_req *r)
 /* ---- delete ---- */
 
 struct delete_opts {
-        const char *policy;                     /* NULL: the kind's default */
-        int64_t grace_s;                        /* -1: the object's default */
+        const char *policy; /* NULL: the kind's default */
+        int64_t grace_s;    /* -1: the object's default */
         struct str uid, rv;
         bool dry_run;
 };
@@ -672,8 +720,10 @@ static bool delete_policy(struct kube_req *r, struct str policy, const struct pb
                         o->policy = names[i];
         if (o->policy)
                 return true;
-        return kube_req_error(r, 422, "Invalid", "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"" STR_FMT
-                              "\": supported values: \"Background\", \"Foreground\", \"Orphan\"", STR_ARG(policy));
+        return kube_req_error(r, 422, "Invalid",
+                              "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"" STR_FMT
+                              "\": supported values: \"Background\", \"Foreground\", \"Orphan\"",
+                              STR_ARG(policy));
 }
 
 static bool delete_options(struct kube_req *r, struct delete_opts *o)
@@ -697,7 +747,8 @@ static bool delete_options(struct kube_req *r, struct delete_opts *o)
                 o->dry_run |= dry && dry->kind == PB_LIST && dry->n;
         }
         if (grace.n && !str_i64(grace, &o->grace_s))
-                return kube_req_error(r, 400, "BadRequest", "gracePeriodSeconds: Invalid value: \"" STR_FMT "\": must be a number", STR_ARG(grace));
+                return kube_req_error(r, 400, "BadRequest", "gracePeriodSeconds: Invalid value: \"" STR_FMT "\": must be a number",
+                                      STR_ARG(grace));
         return delete_policy(r, policy, orphan, o);
 }
 
@@ -719,8 +770,9 @@ static int64_t pod_grace(const struct kobj *o, int64_t asked)
         if (!pb_get_str(o->node, "spec.nodeName", STR("")).n || str_eqc(phase, "Succeeded") || str_eqc(phase, "Failed"))
                 return 0;
         int64_t g = asked >= 0 ? asked : kube_int(o->node, "spec.terminationGracePeriodSeconds", 30);
-        int64_t already = pb_get_path(o->node, "metadata.deletionTimestamp") ? kube_int(o->node, "metadata.deletionGracePeriodSeconds", g) : g;
-        return g < already ? g : already;               /* it can be shortened, never made longer */
+        int64_t already = pb_get_path(o->node, "metadata.deletionTimestamp") ? kube_int(o->node, "metadata.deletionGracePeriodSeconds", g)
+                                                                             : g;
+        return g < already ? g : already; /* it can be shortened, never made longer */
 }
 
 /* Marks as being deleted. */
@@ -777,11 +829,14 @@ bool kube_api_delete(struct kube_api *api, const struct kobj *o, const char *pol
 static bool preconditions(struct kube_req *r, const struct delete_opts *o, const struct kobj *k)
 {
         uint64_t rv;
-        const char *what = o->uid.n && !str_eq(o->uid, k->uid) ? "UID" : o->rv.n && (!str_u64(o->rv, &rv) || rv != k->rv) ? "ResourceVersion" : NULL;
+        const char *what = o->uid.n && !str_eq(o->uid, k->uid)                ? "UID"
+                           : o->rv.n && (!str_u64(o->rv, &rv) || rv != k->rv) ? "ResourceVersion"
+                                                                              : NULL;
 
         if (!what)
                 return true;
-        kube_req_error(r, 409, "Conflict", "Operation cannot be fulfilled on %s \"" STR_FMT "\": the %s in the precondition (" STR_FMT
+        kube_req_error(r, 409, "Conflict",
+                       "Operation cannot be fulfilled on %s \"" STR_FMT "\": the %s in the precondition (" STR_FMT
                        ") does not match the %s in record (" STR_FMT "). The object might have been deleted and then recreated",
                        kube_qualified(r->res), STR_ARG(r->path.name), what, STR_ARG(*what == 'U' ? o->uid : o->rv), what,
                        STR_ARG(*what == 'U' ? k->uid : pb_get_str(k->node, "metadata.resourceVersion", STR(""))));
@@ -817,7 +872,8 @@ static void delete_(struct kube_req *r)
         struct kobj *k = current(r), *result;
         bool gone = false;
 
-        if (!k || !delete_options(r, &opts) || !preconditions(r, &opts, k) || !may_be_deleted(r, k) || !admit(r, "DELETE", NULL, k->node, false))
+        if (!k || !delete_options(r, &opts) || !preconditions(r, &opts, k) || !may_be_deleted(r, k) ||
+            !admit(r, "DELETE", NULL, k->node, false))
                 return;
         if (opts.dry_run) {
                 delete_answer(r, k, true);
@@ -848,7 +904,8 @@ bool kube_rest_selectors(struct kube_req *r, struct kube_selector *labels, struc
 {
         struct str why = STR(""), l = kube_query_get(r->query, "labelSelector"), f = kube_query_get(r->query, "fieldSelector");
 
-        if (!kube_labels_parse(l.p ? l : STR(""), r->a, labels, &why) || !kube_fields_parse(f.p ? f : STR(""), r->res->fields, r->a, fields, &why))
+        if (!kube_labels_parse(l.p ? l : STR(""), r->a, labels, &why) ||
+            !kube_fields_parse(f.p ? f : STR(""), r->res->fields, r->a, fields, &why))
                 return kube_req_error(r, 400, "BadRequest", STR_FMT, STR_ARG(why));
         return true;
 }
@@ -865,7 +922,8 @@ static bool read_continue(struct kube_req *r, uint64_t *rv, struct str *ns, stru
         if (!str_next(&rest, '/', &part) || !str_u64(part, rv) || !str_next(&rest, '/', ns) || !str_next(&rest, '/', name) || rest.p)
                 return kube_req_error(r, 400, "BadRequest", "continue key is not valid: it must be one that this server gave");
         if (*rv < kube_store_oldest_rv(r->api->store))
-                return kube_req_error(r, 410, "Expired", "The provided continue parameter is too old to display a consistent list result. "
+                return kube_req_error(r, 410, "Expired",
+                                      "The provided continue parameter is too old to display a consistent list result. "
                                       "You must start a new list without the continue parameter.");
         return true;
 }
@@ -921,7 +979,8 @@ static void list(struct kube_req *r)
         struct buf meta = BUF_INIT;
         buf_printf(&meta, "{\"resourceVersion\":\"%llu\"", (unsigned long long)rv);
         if (left) {
-                buf_printf(&meta, ",\"continue\":\"%llu/" STR_FMT "/" STR_FMT "\"", (unsigned long long)rv, STR_ARG(picked[k - 1]->ns), STR_ARG(picked[k - 1]->name));
+                buf_printf(&meta, ",\"continue\":\"%llu/" STR_FMT "/" STR_FMT "\"", (unsigned long long)rv, STR_ARG(picked[k - 1]->ns),
+                           STR_ARG(picked[k - 1]->name));
                 if (!labels.n && !fields.n)
                         buf_printf(&meta, ",\"remainingItemCount\":%zu", left);
         }
@@ -963,8 +1022,12 @@ void kube_rest(struct kube_req *r)
         static const struct {
                 unsigned verb;
                 void (*fn)(struct kube_req *r);
-        } verbs[] = { { KUBE_GET, get },       { KUBE_LIST, list },   { KUBE_CREATE, create },
-                      { KUBE_UPDATE, update }, { KUBE_PATCH, patch }, { KUBE_DELETE, delete_ },
+        } verbs[] = { { KUBE_GET, get },
+                      { KUBE_LIST, list },
+                      { KUBE_CREATE, create },
+                      { KUBE_UPDATE, update },
+                      { KUBE_PATCH, patch },
+                      { KUBE_DELETE, delete_ },
                       { KUBE_DELETE_COLLECTION, delete_collection } };
 
         for (size_t i = 0; i < ARRAY_LEN(verbs); i++)

@@ -33,8 +33,10 @@ const char *kube_check_dns_label(struct str s)
         if (s.n > 63)
                 return "must be no more than 63 characters";
         if (!dns_label_shape(s))
-                return "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an "
-                       "alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+                return "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with "
+                       "an "
+                       "alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is "
+                       "'[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
         return NULL;
 }
 
@@ -43,8 +45,10 @@ const char *kube_check_dns1035_label(struct str s)
         if (s.n > 63)
                 return "must be no more than 63 characters";
         if (!dns_label_shape(s) || !(s.p[0] >= 'a' && s.p[0] <= 'z'))
-                return "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end "
-                       "with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
+                return "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, "
+                       "and end "
+                       "with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is "
+                       "'[a-z]([-a-z0-9]*[a-z0-9])?')";
         return NULL;
 }
 
@@ -58,7 +62,8 @@ const char *kube_check_dns_subdomain(struct str s)
         while (ok && str_next(&rest, '.', &part))
                 ok = dns_label_shape(part);
         if (!ok)
-                return "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with "
+                return "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and "
+                       "end with "
                        "an alphanumeric character (e.g. 'example.com', regex used for validation is "
                        "'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
         return NULL;
@@ -81,7 +86,8 @@ const char *kube_check_label_value(struct str s)
         if (s.n > 63)
                 return "must be no more than 63 characters";
         if (!name_chars(s))
-                return "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with "
+                return "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and "
+                       "end with "
                        "an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
                        "'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
         return NULL;
@@ -99,7 +105,8 @@ const char *kube_check_qualified_name(struct str s)
                 if (!prefix.n)
                         return "prefix part must be non-empty";
                 if (kube_check_dns_subdomain(prefix))
-                        return "prefix part a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must "
+                        return "prefix part a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', "
+                               "and must "
                                "start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
                                "'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
         }
@@ -108,8 +115,10 @@ const char *kube_check_qualified_name(struct str s)
         if (name.n > 63)
                 return "name part must be no more than 63 characters";
         if (!name_chars(name))
-                return "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character "
-                       "(e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+                return "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
+                       "character "
+                       "(e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
+                       "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
         return NULL;
 }
 
@@ -282,7 +291,8 @@ static bool from_expression(const struct pb_node *e, struct arena *a, struct kub
         bool set = t->op == KUBE_SEL_IN || t->op == KUBE_SEL_NOT_IN;
         size_t n = values && values->kind == PB_LIST ? values->n : 0;
         if (set != (n > 0)) {
-                *why = set ? STR("for 'in', 'notin' operators, values set can't be empty") : STR("values set must be empty for exists and does not exist");
+                *why = set ? STR("for 'in', 'notin' operators, values set can't be empty")
+                           : STR("values set must be empty for exists and does not exist");
                 return false;
         }
         t->v = arena_alloc(a, (n + 1) * sizeof(*t->v));
@@ -454,7 +464,7 @@ static struct str field_value(const struct pb_node *object, struct str key)
 {
         char path[128];
 
-        if (str_eqc(key, "source"))                     /* an event's source.component, by the short name that Kubernetes gives it */
+        if (str_eqc(key, "source")) /* an event's source.component, by the short name that Kubernetes gives it */
                 key = STR("source.component");
         if (key.n >= sizeof(path))
                 return STR("");

@@ -10,13 +10,13 @@ enum kube_sel_op { KUBE_SEL_IN, KUBE_SEL_NOT_IN, KUBE_SEL_EXISTS, KUBE_SEL_NOT_E
 struct kube_sel_term {
         struct str key;
         enum kube_sel_op op;
-        struct str *v;                          /* IN, NOT_IN: the set; GREATER, LESS: one number */
+        struct str *v; /* IN, NOT_IN: the set; GREATER, LESS: one number */
         size_t n;
 };
 
 enum { KUBE_SEL_MAX_TERMS = 64, KUBE_SEL_MAX_VALUES = 256 };
 
-struct kube_selector {                          /* all terms must hold; no term: everything matches */
+struct kube_selector { /* all terms must hold; no term: everything matches */
         struct kube_sel_term *t;
         size_t n;
 };
@@ -27,7 +27,7 @@ bool kube_labels_parse(struct str text, struct arena *a, struct kube_selector *s
 bool kube_labels_from_node(const struct pb_node *selector, struct arena *a, struct kube_selector *s, struct str *why);
 /* A plain map, as in Service.spec.selector. */
 void kube_labels_from_map(const struct pb_node *map, struct arena *a, struct kube_selector *s);
-bool kube_labels_match(const struct kube_selector *s, const struct pb_node *labels);           /* labels may be NULL */
+bool kube_labels_match(const struct kube_selector *s, const struct pb_node *labels); /* labels may be NULL */
 
 /* "metadata.name=a,spec.nodeName!=b". `allowed`: the kind's fields besides metadata.name and metadata.namespace, space-separated. */
 bool kube_fields_parse(struct str text, const char *allowed, struct arena *a, struct kube_selector *s, struct str *why);

@@ -251,8 +251,8 @@ static void on_head(struct http_stream *stream, void *arg, struct http_head *m, 
         } else if (!authenticate(c, l, m) || !kube_req_prepare(&c->r)) {
                 fail(c);
         } else if (m->content_length > KUBE_BODY_MAX_BYTES) {
-                kube_req_error(&c->r, 413, "RequestEntityTooLarge", "the request's body is larger than %d bytes, which is the most this server takes",
-                               KUBE_BODY_MAX_BYTES);
+                kube_req_error(&c->r, 413, "RequestEntityTooLarge",
+                               "the request's body is larger than %d bytes, which is the most this server takes", KUBE_BODY_MAX_BYTES);
                 fail(c);
         } else if (kube_req_is_watch(&c->r)) {
                 kube_watch_start(c);
@@ -284,7 +284,9 @@ static int listen_now(void *arg)
 static int open_listener(struct kube_apiserver *s, struct kube_listener *l, const struct addr *at, struct tls_ctx *tls, struct str netns)
 {
         struct http_opts http = { .max_headers = 200, .max_head_bytes = 65536 };
-        struct listen_args q = { s, l, { .listen = at, .unix_mode = 0600, .tls = tls, .idle_ms = 300000, .max_conns = 4096, .http = &http }, 0 };
+        struct listen_args q = {
+                s, l, { .listen = at, .unix_mode = 0600, .tls = tls, .idle_ms = 300000, .max_conns = 4096, .http = &http }, 0
+        };
 
         l->s = s;
         if (!netns.n) {
@@ -348,7 +350,8 @@ static void on_node_timer(struct loop_timer *t)
                 if (!err)
                         LOG(LOG_INFO, "apiserver", "listening on " STR_FMT " in the node's network", STR_ARG(s->node.address));
                 else if (!s->node.complained && err != -ENOENT && err != -EADDRNOTAVAIL && err != -EINVAL)
-                        LOG(LOG_WARN, "apiserver", "cannot listen on " STR_FMT " in " STR_FMT " yet: %s", STR_ARG(s->node.address), STR_ARG(s->node.netns), strerror(-err));
+                        LOG(LOG_WARN, "apiserver", "cannot listen on " STR_FMT " in " STR_FMT " yet: %s", STR_ARG(s->node.address),
+                            STR_ARG(s->node.netns), strerror(-err));
                 s->node.complained = err != 0;
         }
         loop_timer_arm(s->loop, t, s->node.l.http ? NODE_LOOK_MS : NODE_RETRY_MS);
@@ -361,8 +364,10 @@ static bool node_listener(struct kube_apiserver *s, const struct kube_apiserver_
         if (!o->node_listen.n)
                 return true;
         if (!addr_parse(&at, o->node_listen) || at.sa.sa_family == AF_UNIX) {
-                diag_add(d, DIAG_ERROR, "KUB0402", &(struct diag_at){ .resource = STR("--node-listen") }, "\"" STR_FMT "\" is not an address and a port, such as "
-                         "10.244.0.1:6443", STR_ARG(o->node_listen));
+                diag_add(d, DIAG_ERROR, "KUB0402", &(struct diag_at){ .resource = STR("--node-listen") },
+                         "\"" STR_FMT "\" is not an address and a port, such as "
+                         "10.244.0.1:6443",
+                         STR_ARG(o->node_listen));
                 return false;
         }
         s->node.address = arena_str(&s->arena, o->node_listen);
@@ -380,8 +385,10 @@ static bool tcp_listener(struct kube_apiserver *s, struct str text, const char *
         if (!text.n)
                 return true;
         if (!addr_parse(&a, text) || a.sa.sa_family == AF_UNIX) {
-                diag_add(d, DIAG_ERROR, "KUB0402", &(struct diag_at){ .resource = str_of(option) }, "\"" STR_FMT "\" is not an address and a port, such as "
-                         "127.0.0.1:6443", STR_ARG(text));
+                diag_add(d, DIAG_ERROR, "KUB0402", &(struct diag_at){ .resource = str_of(option) },
+                         "\"" STR_FMT "\" is not an address and a port, such as "
+                         "127.0.0.1:6443",
+                         STR_ARG(text));
                 return false;
         }
         return add_listener(s, &a, tls, false, d);
@@ -396,7 +403,8 @@ static bool listen_all(struct kube_apiserver *s, const struct kube_apiserver_opt
         if (!o->unix_path.n)
                 return true;
         if (!addr_unix(&a, o->unix_path)) {
-                diag_add(d, DIAG_ERROR, "KUB0402", &(struct diag_at){ .resource = STR("--unix") }, "the path is too long for a Unix socket");
+                diag_add(d, DIAG_ERROR, "KUB0402", &(struct diag_at){ .resource = STR("--unix") },
+                         "the path is too long for a Unix socket");
                 return false;
         }
         return add_listener(s, &a, NULL, true, d);
@@ -486,9 +494,13 @@ static void built_in_objects(struct kube_apiserver *s, const struct kube_apiserv
                        arena_printf(a, "{\"apiVersion\":\"v1\",\"kind\":\"Namespace\",\"metadata\":{\"name\":\"%s\"}}", namespaces[i]));
         struct str ip = service_ip_text(&s->api, 1, a);
         ensure(&s->api, kube_b.services, "default", "kubernetes",
-               arena_printf(a, "{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"metadata\":{\"name\":\"kubernetes\",\"namespace\":\"default\",\"labels\":{\"component\":\"apiserver\","
-                            "\"provider\":\"kubernetes\"}},\"spec\":{\"clusterIP\":\"" STR_FMT "\",\"ports\":[{\"name\":\"https\",\"port\":443,\"protocol\":\"TCP\","
-                            "\"targetPort\":6443}]}}", STR_ARG(ip)));
+               arena_printf(a,
+                            "{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"metadata\":{\"name\":\"kubernetes\",\"namespace\":\"default\","
+                            "\"labels\":{\"component\":\"apiserver\","
+                            "\"provider\":\"kubernetes\"}},\"spec\":{\"clusterIP\":\"" STR_FMT
+                            "\",\"ports\":[{\"name\":\"https\",\"port\":443,\"protocol\":\"TCP\","
+                            "\"targetPort\":6443}]}}",
+                            STR_ARG(ip)));
         struct addr ad;
         if (!addr_parse(&ad, o->node_listen.n ? o->node_listen : o->listen))
                 return;
@@ -499,15 +511,23 @@ static void built_in_objects(struct kube_apiserver *s, const struct kube_apiserv
         if (old)
                 kube_store_delete(s->store, kube_b.endpoints, STR("default"), STR("kubernetes"));
         ensure(&s->api, kube_b.endpoints, "default", "kubernetes",
-               arena_printf(a, "{\"apiVersion\":\"v1\",\"kind\":\"Endpoints\",\"metadata\":{\"name\":\"kubernetes\",\"namespace\":\"default\"},\"subsets\":[{\"addresses\":"
-                            "[{\"ip\":\"%s\"}],\"ports\":[{\"name\":\"https\",\"port\":%u,\"protocol\":\"TCP\"}]}]}", text, port));
+               arena_printf(a,
+                            "{\"apiVersion\":\"v1\",\"kind\":\"Endpoints\",\"metadata\":{\"name\":\"kubernetes\",\"namespace\":\"default\"}"
+                            ",\"subsets\":[{\"addresses\":"
+                            "[{\"ip\":\"%s\"}],\"ports\":[{\"name\":\"https\",\"port\":%u,\"protocol\":\"TCP\"}]}]}",
+                            text, port));
         old = kube_store_get(s->store, kube_b.endpointslices, STR("default"), STR("kubernetes"));
         if (old)
                 kube_store_delete(s->store, kube_b.endpointslices, STR("default"), STR("kubernetes"));
         ensure(&s->api, kube_b.endpointslices, "default", "kubernetes",
-               arena_printf(a, "{\"apiVersion\":\"discovery.k8s.io/v1\",\"kind\":\"EndpointSlice\",\"metadata\":{\"name\":\"kubernetes\",\"namespace\":\"default\",\"labels\":"
-                            "{\"kubernetes.io/service-name\":\"kubernetes\"}},\"addressType\":\"IPv4\",\"endpoints\":[{\"addresses\":[\"%s\"],\"conditions\":{\"ready\":true}}],"
-                            "\"ports\":[{\"name\":\"https\",\"port\":%u,\"protocol\":\"TCP\"}]}", text, port));
+               arena_printf(a,
+                            "{\"apiVersion\":\"discovery.k8s.io/"
+                            "v1\",\"kind\":\"EndpointSlice\",\"metadata\":{\"name\":\"kubernetes\",\"namespace\":\"default\",\"labels\":"
+                            "{\"kubernetes.io/"
+                            "service-name\":\"kubernetes\"}},\"addressType\":\"IPv4\",\"endpoints\":[{\"addresses\":[\"%s\"],"
+                            "\"conditions\":{\"ready\":true}}],"
+                            "\"ports\":[{\"name\":\"https\",\"port\":%u,\"protocol\":\"TCP\"}]}",
+                            text, port));
 }
 
 /* ---- life ---- */
@@ -537,11 +557,18 @@ static struct tls_ctx *make_tls(struct kube_apiserver *s, const struct kube_apis
 
         collect_sans(s, o, &names);
         if (kube_pki_open(&pki, o->pki_dir, names.dns, names.ndns, names.ip, names.nip, d)) {
-                struct tls_ctx_opts q = { .server = true, .cert_pem = buf_view(&pki.server_cert), .key_pem = buf_view(&pki.server_key),
-                                          .ca_pem = buf_view(&pki.ca_cert), .client_auth = TLS_CLIENT_OPTIONAL, .alpn = alpn, .nalpn = ARRAY_LEN(alpn) };
+                struct tls_ctx_opts q = { .server = true,
+                                          .cert_pem = buf_view(&pki.server_cert),
+                                          .key_pem = buf_view(&pki.server_key),
+                                          .ca_pem = buf_view(&pki.ca_cert),
+                                          .client_auth = TLS_CLIENT_OPTIONAL,
+                                          .alpn = alpn,
+                                          .nalpn = ARRAY_LEN(alpn) };
 
                 s->api.ca_pem = arena_str(&s->arena, buf_view(&pki.ca_cert));
-                s->api.tokens = kube_tokens_new(buf_view(&pki.sa_key), arena_printf(&s->arena, "https://kubernetes.default.svc." STR_FMT, STR_ARG(s->api.cluster_domain)), d);
+                s->api.tokens = kube_tokens_new(
+                        buf_view(&pki.sa_key),
+                        arena_printf(&s->arena, "https://kubernetes.default.svc." STR_FMT, STR_ARG(s->api.cluster_domain)), d);
                 if (s->api.tokens)
                         t = tls_ctx_new(&q, d);
         }
@@ -556,7 +583,8 @@ static bool open_store(struct kube_apiserver *s, struct str dir, struct diags *d
         int err = kube_make_dirs(d0);
 
         if (err)
-                diag_add(d, DIAG_ERROR, "KUB0404", &(struct diag_at){ .file = dir }, "the state directory cannot be made: %s", strerror(-err));
+                diag_add(d, DIAG_ERROR, "KUB0404", &(struct diag_at){ .file = dir }, "the state directory cannot be made: %s",
+                         strerror(-err));
         free(d0);
         s->store = NULL;
         if (!err)
@@ -595,7 +623,8 @@ struct kube_apiserver *kube_apiserver_new(struct loop *l, const struct kube_apis
                 char ip[ADDR_TEXT_MAX];
 
                 addr_ip_text(&at, ip);
-                s->api.server_url = arena_printf(&s->arena, strchr(ip, ':') ? "[%s]:%u" : "%s:%u", addr_is_any(&at) ? "127.0.0.1" : ip, kube_apiserver_port(s));
+                s->api.server_url = arena_printf(&s->arena, strchr(ip, ':') ? "[%s]:%u" : "%s:%u", addr_is_any(&at) ? "127.0.0.1" : ip,
+                                                 kube_apiserver_port(s));
                 if (!kube_pki_kubeconfigs(o->pki_dir, arena_printf(&s->arena, "https://" STR_FMT, STR_ARG(s->api.server_url)), d)) {
                         kube_apiserver_free(s);
                         return NULL;

@@ -17,10 +17,10 @@ struct kube_listener {
 
 struct kube_call {
         struct kube_apiserver *s;
-        struct http_stream *stream;             /* NULL: the client went away */
+        struct http_stream *stream; /* NULL: the client went away */
         struct kube_req r;
-        struct kube_call *next, **pprev;        /* while it waits for a commit */
-        unsigned rollbacks;                     /* the store's, when the request was handled */
+        struct kube_call *next, **pprev; /* while it waits for a commit */
+        unsigned rollbacks;              /* the store's, when the request was handled */
 };
 
 enum { KUBE_LISTENERS_MAX = 2 };
@@ -38,15 +38,15 @@ struct kube_apiserver {
         struct kube_tunnel *tunnels;
         struct loop_task commit;
         struct loop_timer drain_timer;
-        struct {                                /* the listener in the node's network namespace, which comes and goes with the node */
+        struct { /* the listener in the node's network namespace, which comes and goes with the node */
                 struct kube_listener l;
                 struct str address, netns;
                 struct tls_ctx *tls;
-                uint64_t inode;                 /* of the namespace that l listens in */
+                uint64_t inode; /* of the namespace that l listens in */
                 bool complained;
                 struct loop_timer timer;
         } node;
-        struct arena arena;                     /* strings of the options */
+        struct arena arena; /* strings of the options */
         void (*drained)(void *arg);
         void *drained_arg;
         bool draining;

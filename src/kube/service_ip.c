@@ -20,7 +20,8 @@ bool kube_service_ip_in_range(struct kube_api *api, struct str ip)
         uint32_t v;
 
         /* Neither the network's own address nor its broadcast. */
-        return parse(ip, &v) && (v & api->service_mask) == api->service_base && v != api->service_base && v != (api->service_base | ~api->service_mask);
+        return parse(ip, &v) && (v & api->service_mask) == api->service_base && v != api->service_base &&
+               v != (api->service_base | ~api->service_mask);
 }
 
 bool kube_service_ip_free(struct kube_api *api, struct str ip, struct str ns, struct str name)

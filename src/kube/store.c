@@ -16,7 +16,7 @@
 enum { SCHEMA_VERSION = 1, APPLICATION_ID = 0x50737431 /* "Pst1" */ };
 
 struct bucket {
-        struct kobj **v;                        /* sorted by (ns, name) */
+        struct kobj **v; /* sorted by (ns, name) */
         size_t n, cap;
 };
 
@@ -26,14 +26,14 @@ struct kube_store {
         char *path;
         struct kube_store_ops ops;
         struct bucket *b;
-        struct strmap uids;                     /* uid -> kobj */
-        struct strmap owners;                   /* owner uid -> number of dependents, as uintptr_t */
+        struct strmap uids;   /* uid -> kobj */
+        struct strmap owners; /* owner uid -> number of dependents, as uintptr_t */
         uint64_t rv, committed_rv;
         bool pending;
         unsigned rollbacks;
-        struct kube_change *ring;               /* KUBE_HISTORY slots, by position modulo */
-        uint64_t first, committed, head;        /* positions: oldest kept, one past the last committed, one past the last */
-        uint64_t oldest_rv;                     /* a watch at this version or later misses nothing */
+        struct kube_change *ring;        /* KUBE_HISTORY slots, by position modulo */
+        uint64_t first, committed, head; /* positions: oldest kept, one past the last committed, one past the last */
+        uint64_t oldest_rv;              /* a watch at this version or later misses nothing */
         char *error;
         bool full;
 };
@@ -418,7 +418,7 @@ struct kobj *kube_store_put(struct kube_store *s, unsigned bucket, struct str ns
         bind_str(s->put, 5, o->rest);
         if (!run(s, s->put, "cannot write to the store")) {
                 kobj_unref(o);
-                kube_store_roll_back(s);                /* SQLite may have done so itself: the whole turn is void */
+                kube_store_roll_back(s); /* SQLite may have done so itself: the whole turn is void */
                 return NULL;
         }
         struct kobj *before = kobj_ref(kube_store_get(s, bucket, ns, name));
@@ -452,7 +452,7 @@ struct kobj *kube_store_delete(struct kube_store *s, unsigned bucket, struct str
         record(s, KUBE_DELETED, gone, before);
         index_set(s, bucket, before->ns, before->name, NULL);
         kobj_unref(before);
-        kobj_unref(gone);                       /* the history's reference stays */
+        kobj_unref(gone); /* the history's reference stays */
         return gone;
 }
 
@@ -512,13 +512,17 @@ static bool intact(struct kube_store *s, struct diags *d)
 
                 ok = rc == SQLITE_ROW && !strcmp((const char *)sqlite3_column_text(st, 0), "ok");
                 if (!ok)
-                        diag_add(d, DIAG_ERROR, "KUB0102", &at, "the store is damaged (%s): nothing was changed; restore it from a copy, or move it away to "
-                                 "start with an empty one", rc == SQLITE_ROW ? (const char *)sqlite3_column_text(st, 0) : sqlite3_errmsg(s->db));
+                        diag_add(d, DIAG_ERROR, "KUB0102", &at,
+                                 "the store is damaged (%s): nothing was changed; restore it from a copy, or move it away to "
+                                 "start with an empty one",
+                                 rc == SQLITE_ROW ? (const char *)sqlite3_column_text(st, 0) : sqlite3_errmsg(s->db));
                 sqlite3_finalize(st);
                 return ok;
         }
-        diag_add(d, DIAG_ERROR, "KUB0102", &at, "the store is damaged (%s): nothing was changed; restore it from a copy, or move it away to start with an "
-                 "empty one", sqlite3_errmsg(s->db));
+        diag_add(d, DIAG_ERROR, "KUB0102", &at,
+                 "the store is damaged (%s): nothing was changed; restore it from a copy, or move it away to start with an "
+                 "empty one",
+                 sqlite3_errmsg(s->db));
         return false;
 }
 
@@ -539,13 +543,15 @@ static bool open_schema(struct kube_store *s, struct diags *d)
                 return false;
         }
         if (!exec(s, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=2000; BEGIN EXCLUSIVE; COMMIT"))
-                return complain(s, d, sqlite3_errcode(s->db) == SQLITE_BUSY ? "the store is in use by another process" : "cannot set up the store");
+                return complain(
+                        s, d, sqlite3_errcode(s->db) == SQLITE_BUSY ? "the store is in use by another process" : "cannot set up the store");
         if (!intact(s, d))
                 return false;
         char sql[1024];
         snprintf(sql, sizeof(sql),
                  "BEGIN IMMEDIATE;"
-                 "CREATE TABLE IF NOT EXISTS objects(bucket TEXT NOT NULL, ns TEXT NOT NULL, name TEXT NOT NULL, rv INTEGER NOT NULL, body TEXT NOT NULL,"
+                 "CREATE TABLE IF NOT EXISTS objects(bucket TEXT NOT NULL, ns TEXT NOT NULL, name TEXT NOT NULL, rv INTEGER NOT NULL, body "
+                 "TEXT NOT NULL,"
                  " PRIMARY KEY(bucket, ns, name)) WITHOUT ROWID;"
                  "CREATE TABLE IF NOT EXISTS meta(id INTEGER PRIMARY KEY CHECK(id = 1), rv INTEGER NOT NULL);"
                  "INSERT OR IGNORE INTO meta VALUES(1, 1);"
@@ -578,7 +584,8 @@ static bool load_row(struct kube_store *s, sqlite3_stmt *st, struct arena *a, st
         struct diag_at at = { .file = str_of(s->path), .resource = column(st, 2) };
 
         if (id < 0) {
-                diag_add(d, DIAG_WARNING, "KUB0105", &at, "the store holds a kind that this program does not know (" STR_FMT "): kept, but not served", STR_ARG(name));
+                diag_add(d, DIAG_WARNING, "KUB0105", &at,
+                         "the store holds a kind that this program does not know (" STR_FMT "): kept, but not served", STR_ARG(name));
                 return true;
         }
         const struct kube_resource *r = kube_bucket_resource((unsigned)id);
@@ -604,7 +611,8 @@ static bool load(struct kube_store *s, struct diags *d)
         if (sqlite3_prepare_v2(s->db, "SELECT rv FROM meta WHERE id=1", -1, &st, NULL) == SQLITE_OK && sqlite3_step(st) == SQLITE_ROW)
                 s->rv = (uint64_t)sqlite3_column_int64(st, 0);
         sqlite3_finalize(st);
-        if (!s->rv || sqlite3_prepare_v2(s->db, "SELECT bucket, ns, name, rv, body FROM objects ORDER BY bucket, ns, name", -1, &st, NULL) != SQLITE_OK)
+        if (!s->rv || sqlite3_prepare_v2(s->db, "SELECT bucket, ns, name, rv, body FROM objects ORDER BY bucket, ns, name", -1, &st,
+                                         NULL) != SQLITE_OK)
                 return complain(s, d, "cannot read the store");
         arena_init(&a, 65536);
         while (ok && (rc = sqlite3_step(st)) == SQLITE_ROW) {

@@ -23,9 +23,9 @@ struct kobj {
         uint64_t rv;
         struct arena arena;
         struct str ns, name, uid;
-        struct pb_node *node;                   /* the whole object, in the storage version */
-        struct str rest;                        /* its JSON behind "apiVersion" and "kind": `"metadata":{…},…}` */
-        unsigned nowners;                       /* metadata.ownerReferences */
+        struct pb_node *node; /* the whole object, in the storage version */
+        struct str rest;      /* its JSON behind "apiVersion" and "kind": `"metadata":{…},…}` */
+        unsigned nowners;     /* metadata.ownerReferences */
 };
 
 struct kobj *kobj_ref(struct kobj *o);
@@ -38,21 +38,22 @@ enum kube_change_type { KUBE_ADDED, KUBE_MODIFIED, KUBE_DELETED };
 struct kube_change {
         uint64_t rv;
         enum kube_change_type type;
-        struct kobj *now;                       /* DELETED: the last state, with the deletion's resource version */
-        struct kobj *before;                    /* NULL for ADDED */
+        struct kobj *now;    /* DELETED: the last state, with the deletion's resource version */
+        struct kobj *before; /* NULL for ADDED */
 };
 
 struct kube_store_ops {
-        void (*on_dirty)(void *arg);            /* the first write of a transaction: arrange for kube_store_commit() at the end of the turn */
+        void (*on_dirty)(void *arg); /* the first write of a transaction: arrange for kube_store_commit() at the end of the turn */
         void *arg;
 };
 
-/* Opens or creates the database. NULL with a diagnostic that says what to do: a damaged file, one of another program, one that is in use. */
+/* Opens or creates the database. NULL with a diagnostic that says what to do: a damaged file, one of another program, one that is in use.
+ */
 struct kube_store *kube_store_open(const char *path, const struct kube_store_ops *ops, struct diags *d);
 void kube_store_close(struct kube_store *s);
 
-uint64_t kube_store_rv(const struct kube_store *s);             /* of the last change, pending ones included */
-struct kobj *kube_store_get(const struct kube_store *s, unsigned bucket, struct str ns, struct str name);      /* borrowed, or NULL */
+uint64_t kube_store_rv(const struct kube_store *s); /* of the last change, pending ones included */
+struct kobj *kube_store_get(const struct kube_store *s, unsigned bucket, struct str ns, struct str name); /* borrowed, or NULL */
 /* Objects of a bucket in order of (namespace, name): *v points into the store, valid until the next write. ns.p NULL: all namespaces. */
 size_t kube_store_range(const struct kube_store *s, unsigned bucket, struct str ns, struct kobj *const **v);
 /* The same as references of the caller's, for those who write while they walk. Free with kube_store_list_free(). */
@@ -78,8 +79,8 @@ bool kube_store_pending(const struct kube_store *s);
 void kube_store_limit_pages(struct kube_store *s, unsigned pages);
 /* Grows with every roll-back: whoever waits for a commit compares it with its value at the time of the write. */
 unsigned kube_store_rollbacks(const struct kube_store *s);
-const char *kube_store_error(const struct kube_store *s);       /* "the disk is full …" */
-bool kube_store_full(const struct kube_store *s);               /* was the last error for want of space? */
+const char *kube_store_error(const struct kube_store *s); /* "the disk is full …" */
+bool kube_store_full(const struct kube_store *s);         /* was the last error for want of space? */
 
 /* History. Changes have consecutive positions; kube_store_head() is one past the last committed one. */
 uint64_t kube_store_head(const struct kube_store *s);

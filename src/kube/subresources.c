@@ -34,13 +34,16 @@ static void write_scale(struct kube_req *r, struct kobj *o, const struct pb_node
         uint64_t v;
 
         if (rv.n && (!str_u64(rv, &v) || v != o->rv)) {
-                kube_req_error(r, 409, "Conflict", "Operation cannot be fulfilled on %s \"" STR_FMT
+                kube_req_error(r, 409, "Conflict",
+                               "Operation cannot be fulfilled on %s \"" STR_FMT
                                "\": the object has been modified; please apply your changes to the latest version and try again",
                                kube_qualified(r->res), STR_ARG(o->name));
                 return;
         }
         if (want < 0 || want > INT32_MAX) {
-                kube_req_error(r, 422, "Invalid", "Scale.autoscaling \"" STR_FMT "\" is invalid: spec.replicas: Invalid value: %lld: must be greater than or equal to 0",
+                kube_req_error(r, 422, "Invalid",
+                               "Scale.autoscaling \"" STR_FMT
+                               "\" is invalid: spec.replicas: Invalid value: %lld: must be greater than or equal to 0",
                                STR_ARG(o->name), (long long)want);
                 return;
         }
@@ -75,7 +78,8 @@ static void scale(struct kube_req *r)
         const struct pb_node *n = pb_get_path(want, "spec.replicas");
         int64_t v;
         if (n && (n->kind != PB_NUMBER || !str_i64(n->text, &v))) {
-                kube_req_error(r, 400, "BadRequest", "Scale in version \"v1\" cannot be handled as a Scale: spec.replicas must be a whole number");
+                kube_req_error(r, 400, "BadRequest",
+                               "Scale in version \"v1\" cannot be handled as a Scale: spec.replicas must be a whole number");
                 return;
         }
         write_scale(r, o, want);
@@ -107,7 +111,8 @@ static bool bound_pod(struct kube_req *r, const struct pb_node *ref, const struc
         if (!*pod)
                 return kube_req_not_found(r, kube_bucket_resource(kube_b.pods), name);
         if (uid.n && !str_eq(uid, (*pod)->uid))
-                return kube_req_error(r, 409, "Conflict", "the UID in the bound object reference (" STR_FMT ") does not match the UID in record (" STR_FMT ")",
+                return kube_req_error(r, 409, "Conflict",
+                                      "the UID in the bound object reference (" STR_FMT ") does not match the UID in record (" STR_FMT ")",
                                       STR_ARG(uid), STR_ARG((*pod)->uid));
         if (!str_eq(pb_get_str((*pod)->node, "spec.serviceAccountName", STR("")), r->path.name))
                 return kube_req_error(r, 400, "BadRequest", "the pod \"" STR_FMT "\" runs as another service account", STR_ARG(name));
@@ -134,8 +139,10 @@ static void token(struct kube_req *r)
         q.naudiences = read_audiences(pb_get_path(o, "spec.audiences"), audiences);
         q.ttl_s = kube_int(o, "spec.expirationSeconds", 3600);
         if (q.ttl_s < TOKEN_MIN_S) {
-                kube_req_error(r, 422, "Invalid", "TokenRequest.authentication.k8s.io \"\" is invalid: spec.expirationSeconds: Invalid value: %lld: "
-                               "may not specify a duration less than 10 minutes", (long long)q.ttl_s);
+                kube_req_error(r, 422, "Invalid",
+                               "TokenRequest.authentication.k8s.io \"\" is invalid: spec.expirationSeconds: Invalid value: %lld: "
+                               "may not specify a duration less than 10 minutes",
+                               (long long)q.ttl_s);
                 return;
         }
         if (q.ttl_s > TOKEN_MAX_S)
@@ -251,8 +258,8 @@ static void access_review(struct kube_req *r, struct pb_node *o, struct pb_node 
                         u.groups[u.ngroups++] = groups->v[i]->text;
         }
         const char *verb = arena_cstr(r->a, pb_get_str(q, "verb", STR("")));
-        bool ok = q ? kube_may(r->api, &u, verb, pb_get_str(q, "group", STR("")), pb_get_str(q, "resource", STR("")), pb_get_str(q, "subresource", STR("")),
-                               pb_get_str(q, "namespace", STR("")), pb_get_str(q, "name", STR("")))
+        bool ok = q ? kube_may(r->api, &u, verb, pb_get_str(q, "group", STR("")), pb_get_str(q, "resource", STR("")),
+                               pb_get_str(q, "subresource", STR("")), pb_get_str(q, "namespace", STR("")), pb_get_str(q, "name", STR("")))
                     : pb_get_path(o, "spec.nonResourceAttributes") != NULL;
         kube_put_bool(r->a, st, "allowed", ok);
 }

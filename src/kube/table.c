@@ -32,7 +32,8 @@ static void human_duration(int64_t s, struct buf *out)
         else if (d < 730)
                 buf_printf(out, "%lldd", (long long)d);
         else if (d < 2920)
-                d % 365 ? buf_printf(out, "%lldy%lldd", (long long)(d / 365), (long long)(d % 365)) : buf_printf(out, "%lldy", (long long)(d / 365));
+                d % 365 ? buf_printf(out, "%lldy%lldd", (long long)(d / 365), (long long)(d % 365))
+                        : buf_printf(out, "%lldy", (long long)(d / 365));
         else
                 buf_printf(out, "%lldy", (long long)(d / 365));
 }
@@ -158,10 +159,18 @@ static void node_external(struct row *r)
         node_address(r, "ExternalIP");
 }
 
-#define NAME { "Name", "string", 0, cell_name, NULL, "Name of the object, unique within its namespace" }
-#define AGE { "Age", "string", 0, cell_age, NULL, "Time since the object was created" }
+#define NAME                                                                                            \
+        {                                                                                               \
+                "Name", "string", 0, cell_name, NULL, "Name of the object, unique within its namespace" \
+        }
+#define AGE                                                                             \
+        {                                                                               \
+                "Age", "string", 0, cell_age, NULL, "Time since the object was created" \
+        }
 
-static const struct column namespace_columns[] = { NAME, { "Status", "string", 0, NULL, "status.phase", "Whether the namespace is active or going away" }, AGE };
+static const struct column namespace_columns[] = {
+        NAME, { "Status", "string", 0, NULL, "status.phase", "Whether the namespace is active or going away" }, AGE
+};
 
 static const struct column node_columns[] = {
         NAME,
@@ -231,7 +240,7 @@ static const struct column service_columns[] = {
         { "Selector", "string", 1, service_selector, NULL, "Labels of the pods behind it" },
 };
 
-enum { SHOWN = 3 };             /* endpoints before "+ N more..." */
+enum { SHOWN = 3 }; /* endpoints before "+ N more..." */
 
 static void endpoints_list(struct row *r)
 {
@@ -256,7 +265,9 @@ static void endpoints_list(struct row *r)
                 buf_printf(r->out, " + %zu more...", n - SHOWN);
 }
 
-static const struct column endpoints_columns[] = { NAME, { "Endpoints", "string", 0, endpoints_list, NULL, "Addresses that are ready" }, AGE };
+static const struct column endpoints_columns[] = { NAME,
+                                                   { "Endpoints", "string", 0, endpoints_list, NULL, "Addresses that are ready" },
+                                                   AGE };
 
 static void slice_ports(struct row *r)
 {
@@ -401,7 +412,8 @@ static void workload_selector(struct row *r)
 
 static void deployment_ready(struct row *r)
 {
-        buf_printf(r->out, "%lld/%lld", (long long)kube_int(r->o->node, "status.readyReplicas", 0), (long long)kube_int(r->o->node, "spec.replicas", 0));
+        buf_printf(r->out, "%lld/%lld", (long long)kube_int(r->o->node, "status.readyReplicas", 0),
+                   (long long)kube_int(r->o->node, "spec.replicas", 0));
 }
 
 static void status_number(struct row *r, const char *path)
@@ -434,10 +446,12 @@ static void rs_ready(struct row *r)
         status_number(r, "status.readyReplicas");
 }
 
-#define TEMPLATE_COLUMNS                                                                               \
-        { "Containers", "string", 1, template_names, NULL, "Names of the containers" },                \
-        { "Images", "string", 1, template_images, NULL, "Their images" },                              \
-        { "Selector", "string", 1, workload_selector, NULL, "Labels of its pods" }
+#define TEMPLATE_COLUMNS                                                                \
+        { "Containers", "string", 1, template_names, NULL, "Names of the containers" }, \
+                { "Images", "string", 1, template_images, NULL, "Their images" },       \
+        {                                                                               \
+                "Selector", "string", 1, workload_selector, NULL, "Labels of its pods"  \
+        }
 
 static const struct column deployment_columns[] = {
         NAME,
@@ -467,7 +481,8 @@ static const struct column se_columns[] = { NAME,
                                             { "Resolution", "string", 0, NULL, "spec.resolution", "How endpoints are found" },
                                             AGE };
 static const struct column vs_columns[] = { NAME,
-                                            { "Gateways", "string", 0, NULL, "spec.gateways", "Gateways and sidecars that apply the routes" },
+                                            { "Gateways", "string", 0, NULL, "spec.gateways",
+                                              "Gateways and sidecars that apply the routes" },
                                             { "Hosts", "string", 0, NULL, "spec.hosts", "The hosts that traffic is sent to" },
                                             AGE };
 static const struct column dr_columns[] = { NAME, { "Host", "string", 0, NULL, "spec.host", "The service that the rule is about" }, AGE };
@@ -536,8 +551,8 @@ static void columns_json(const struct table *t, struct buf *out)
         for (unsigned i = 0; i < t->n; i++) {
                 const struct column *c = &t->c[i];
 
-                buf_printf(out, "%s{\"name\":\"%s\",\"type\":\"%s\",\"format\":\"%s\",\"description\":\"%s\",\"priority\":%d}", i ? "," : "", c->name, c->type,
-                           i == 0 && !strcmp(c->name, "Name") ? "name" : "", c->description, c->priority);
+                buf_printf(out, "%s{\"name\":\"%s\",\"type\":\"%s\",\"format\":\"%s\",\"description\":\"%s\",\"priority\":%d}",
+                           i ? "," : "", c->name, c->type, i == 0 && !strcmp(c->name, "Name") ? "name" : "", c->description, c->priority);
         }
         buf_char(out, ']');
 }
@@ -571,7 +586,8 @@ static void row_json(const struct kube_view_opts *v, struct kube_api *api, const
 
 static void begin(const struct kube_view_opts *v, const struct table *t, struct str meta, struct buf *out)
 {
-        buf_printf(out, "{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/%s\",\"metadata\":" STR_FMT ",", v->table_v1beta1 ? "v1beta1" : "v1", STR_ARG(meta));
+        buf_printf(out, "{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/%s\",\"metadata\":" STR_FMT ",",
+                   v->table_v1beta1 ? "v1beta1" : "v1", STR_ARG(meta));
         columns_json(t, out);
         buf_cstr(out, ",\"rows\":[");
 }

@@ -7,13 +7,13 @@
 struct row {
         struct kube_api *api;
         const struct kobj *o;
-        struct buf *out;                        /* the cell's text: quoted by the caller, unless the column is a number */
+        struct buf *out; /* the cell's text: quoted by the caller, unless the column is a number */
 };
 
 struct column {
-        const char *name, *type;                /* type: "string", "integer", "date" (printed as an age) */
-        int priority;                           /* 1: only with -o wide */
-        void (*cell)(struct row *r);            /* NULL: the value at `path` */
+        const char *name, *type;     /* type: "string", "integer", "date" (printed as an age) */
+        int priority;                /* 1: only with -o wide */
+        void (*cell)(struct row *r); /* NULL: the value at `path` */
         const char *path;
         const char *description;
 };

@@ -14,10 +14,10 @@ struct kube_tunnel {
         struct kube_apiserver *s;
         struct kube_tunnel *next, **pprev;
         struct kube_call *call;
-        struct http_stream *client, *node;      /* NULL: gone */
-        struct http_conn *conn;                 /* to the node */
-        bool answered;                          /* the node's head went to the client */
-        bool client_ended, node_ended;          /* nothing more comes from there */
+        struct http_stream *client, *node; /* NULL: gone */
+        struct http_conn *conn;            /* to the node */
+        bool answered;                     /* the node's head went to the client */
+        bool client_ended, node_ended;     /* nothing more comes from there */
         struct loop_task free_task;
         char *error;
 };
@@ -68,7 +68,8 @@ static void refuse(struct kube_tunnel *t, const char *why)
                 return;
         t->answered = true;
         t->client = NULL;
-        kube_req_error(&c->r, 500, "InternalError", "the node's agent cannot be reached at " STR_FMT ": %s", STR_ARG(t->s->api.node_socket), why);
+        kube_req_error(&c->r, 500, "InternalError", "the node's agent cannot be reached at " STR_FMT ": %s", STR_ARG(t->s->api.node_socket),
+                       why);
         kube_req_fail(&c->r);
         kube_server_answer(c);
 }
@@ -112,8 +113,14 @@ static const struct http_stream_ops client_ops = { .on_data = client_data, .on_d
 
 static void copy_headers(const struct http_head *from, struct http_head *to, bool upgrade)
 {
-        static const char *const kept[] = { "content-type", "x-stream-protocol-version", "sec-websocket-accept", "sec-websocket-protocol",
-                                            "sec-websocket-extensions", "sec-websocket-key", "sec-websocket-version", "origin" };
+        static const char *const kept[] = { "content-type",
+                                            "x-stream-protocol-version",
+                                            "sec-websocket-accept",
+                                            "sec-websocket-protocol",
+                                            "sec-websocket-extensions",
+                                            "sec-websocket-key",
+                                            "sec-websocket-version",
+                                            "origin" };
 
         for (unsigned i = 0; i < from->n; i++)
                 for (size_t k = 0; k < ARRAY_LEN(kept); k++)
@@ -168,12 +175,14 @@ static void node_close(struct http_stream *s, void *arg, enum http_reset reset)
         t->node = NULL;
         refuse(t, t->error ? t->error : t->conn ? http_conn_error(t->conn) : "the connection ended");
         if (t->client && !t->node_ended)
-                http_reset(t->client, HTTP_RESET_LOCAL);        /* cut short: the client must not take it for the end */
+                http_reset(t->client, HTTP_RESET_LOCAL); /* cut short: the client must not take it for the end */
         close_node(t);
         settle(t);
 }
 
-static const struct http_stream_ops node_ops = { .on_head = node_head, .on_data = node_data, .on_drain = node_drain, .on_close = node_close };
+static const struct http_stream_ops node_ops = {
+        .on_head = node_head, .on_data = node_data, .on_drain = node_drain, .on_close = node_close
+};
 
 static void conn_closed(struct http_conn *c, void *arg)
 {
@@ -225,10 +234,12 @@ static bool pick_container(struct kube_req *r, const struct pb_node *pod, struct
         if (!name->n && l && l->n == 1)
                 *name = pb_get_str(l->v[0], "name", STR(""));
         if (!name->n)
-                return kube_req_error(r, 400, "BadRequest", "a container name must be specified for pod " STR_FMT ", choose one of: [" STR_FMT "]",
+                return kube_req_error(r, 400, "BadRequest",
+                                      "a container name must be specified for pod " STR_FMT ", choose one of: [" STR_FMT "]",
                                       STR_ARG(r->path.name), STR_ARG(container_names(pod, r->a)));
         if (!has_container(pod, "spec.containers", *name) && !has_container(pod, "spec.initContainers", *name))
-                return kube_req_error(r, 400, "BadRequest", "container " STR_FMT " is not valid for pod " STR_FMT, STR_ARG(*name), STR_ARG(r->path.name));
+                return kube_req_error(r, 400, "BadRequest", "container " STR_FMT " is not valid for pod " STR_FMT, STR_ARG(*name),
+                                      STR_ARG(r->path.name));
         return true;
 }
 
@@ -250,7 +261,10 @@ static struct str node_path(struct kube_req *r)
 {
         const struct kobj *pod = kube_store_get(r->api->store, kube_b.pods, r->path.ns, r->path.name);
         struct str container = STR("");
-        const char *verb = str_eqc(r->path.sub, "log") ? "containerLogs" : str_eqc(r->path.sub, "exec") ? "exec" : str_eqc(r->path.sub, "attach") ? "attach" : "portForward";
+        const char *verb = str_eqc(r->path.sub, "log")      ? "containerLogs"
+                           : str_eqc(r->path.sub, "exec")   ? "exec"
+                           : str_eqc(r->path.sub, "attach") ? "attach"
+                                                            : "portForward";
 
         if (!pod) {
                 kube_req_not_found(r, r->res, r->path.name);
@@ -272,13 +286,13 @@ static struct str node_path(struct kube_req *r)
                                !strcmp(verb, "portForward") ? "port-forward" : verb, STR_ARG(phase));
                 return STR("");
         }
-        return arena_printf(r->a, "/%s/" STR_FMT "/" STR_FMT "%s" STR_FMT STR_FMT, verb, STR_ARG(r->path.ns), STR_ARG(r->path.name), container.n ? "/" : "",
-                            STR_ARG(container), STR_ARG(node_query(r)));
+        return arena_printf(r->a, "/%s/" STR_FMT "/" STR_FMT "%s" STR_FMT STR_FMT, verb, STR_ARG(r->path.ns), STR_ARG(r->path.name),
+                            container.n ? "/" : "", STR_ARG(container), STR_ARG(node_query(r)));
 }
 
 /* ---- beginning ---- */
 
-static const struct conn_ops io_ops = { 0 };            /* the HTTP client puts its own in place */
+static const struct conn_ops io_ops = { 0 }; /* the HTTP client puts its own in place */
 
 static void ask(struct kube_tunnel *t, const struct http_head *m, struct str path, bool end)
 {

@@ -83,7 +83,8 @@ void kube_invalid(struct kube_error *e, const struct kube_resource *res, struct 
 {
         struct buf b = BUF_INIT;
 
-        buf_printf(&b, "%s%s%s \"" STR_FMT "\" is invalid: %s", res->kind, *res->group ? "." : "", res->group, STR_ARG(name), e->ncauses > 1 ? "[" : "");
+        buf_printf(&b, "%s%s%s \"" STR_FMT "\" is invalid: %s", res->kind, *res->group ? "." : "", res->group, STR_ARG(name),
+                   e->ncauses > 1 ? "[" : "");
         for (size_t i = 0; i < e->ncauses; i++)
                 buf_printf(&b, "%s" STR_FMT ": " STR_FMT, i ? ", " : "", STR_ARG(e->causes[i].field), STR_ARG(e->causes[i].message));
         if (e->ncauses > 1)
@@ -192,7 +193,8 @@ void check_not_negative(struct check *c, const struct pb_node *map, const char *
                 check_invalid(c, PATH(c, "%s.%s", base, key), n, "must be greater than or equal to 0");
 }
 
-void check_string(struct check *c, const struct pb_node *map, const char *base, const char *key, const char *(*shape)(struct str), bool required)
+void check_string(struct check *c, const struct pb_node *map, const char *base, const char *key, const char *(*shape)(struct str),
+                  bool required)
 {
         const struct pb_node *n = present(map, key);
 
@@ -244,7 +246,8 @@ static void owner_refs(struct check *c, const struct pb_node *refs)
         for (size_t i = 0; refs && i < refs->n; i++)
                 for (size_t k = 0; k < ARRAY_LEN(needed); k++)
                         if (!pb_get_str(refs->v[i], needed[k], STR("")).n)
-                                check_invalid_text(c, PATH(c, "metadata.ownerReferences[%zu].%s", i, needed[k]), STR(""), "must not be empty");
+                                check_invalid_text(c, PATH(c, "metadata.ownerReferences[%zu].%s", i, needed[k]), STR(""),
+                                                   "must not be empty");
 }
 
 static void annotations(struct check *c, const struct pb_node *map)
@@ -277,13 +280,14 @@ static void metadata(struct check *c, const struct kube_resource *res, const str
         const struct pb_node *fin = check_list(meta, "finalizers");
         for (size_t i = 0; fin && i < fin->n; i++)
                 if (kube_check_qualified_name(fin->v[i]->text))
-                        check_invalid_text(c, PATH(c, "metadata.finalizers[%zu]", i), fin->v[i]->text, kube_check_qualified_name(fin->v[i]->text));
+                        check_invalid_text(c, PATH(c, "metadata.finalizers[%zu]", i), fin->v[i]->text,
+                                           kube_check_qualified_name(fin->v[i]->text));
         if (old && !str_eq(name, pb_get_str(old, "metadata.name", STR(""))))
                 check_invalid_text(c, "metadata.name", name, "field is immutable");
 }
 
-bool kube_validate(struct kube_api *api, const struct kube_resource *res, const struct pb_node *o, const struct pb_node *old, struct arena *a,
-                   struct kube_error *e)
+bool kube_validate(struct kube_api *api, const struct kube_resource *res, const struct pb_node *o, const struct pb_node *old,
+                   struct arena *a, struct kube_error *e)
 {
         struct check c = { api, a, e };
 
@@ -352,7 +356,8 @@ static struct str unknown_field(const struct diag *g, struct arena *a)
 {
         ptrdiff_t hint = str_find(g->text, STR(" (did you mean"));
 
-        return arena_printf(a, "unknown field \"" STR_FMT "\"" STR_FMT, STR_ARG(g->path), STR_ARG(hint < 0 ? STR("") : str_sub(g->text, (size_t)hint, g->text.n)));
+        return arena_printf(a, "unknown field \"" STR_FMT "\"" STR_FMT, STR_ARG(g->path),
+                            STR_ARG(hint < 0 ? STR("") : str_sub(g->text, (size_t)hint, g->text.n)));
 }
 
 static void strict_error(struct kube_req *r, const struct diags *d)
@@ -376,14 +381,15 @@ static bool type_errors(struct kube_req *r, const struct kube_resource *res, str
                 if (g->severity != DIAG_ERROR)
                         continue;
                 if (res->shape == KUBE_CUSTOM)
-                        kube_error_cause(&r->err, r->a, "FieldValueTypeInvalid", g->path, arena_printf(r->a, "Invalid value: " STR_FMT, STR_ARG(g->text)));
+                        kube_error_cause(&r->err, r->a, "FieldValueTypeInvalid", g->path,
+                                         arena_printf(r->a, "Invalid value: " STR_FMT, STR_ARG(g->text)));
                 buf_printf(&b, "%s" STR_FMT ": " STR_FMT, b.n ? "; " : "", STR_ARG(g->path), STR_ARG(g->text));
         }
         if (res->shape == KUBE_CUSTOM)
                 kube_invalid(&r->err, res, pb_get_str(o, "metadata.name", STR("")), r->a);
         else
-                kube_req_error(r, 400, "BadRequest", "%s in version \"%s\" cannot be handled as a %s: " STR_FMT, res->kind, res->version, res->kind,
-                               STR_ARG(buf_view(&b)));
+                kube_req_error(r, 400, "BadRequest", "%s in version \"%s\" cannot be handled as a %s: " STR_FMT, res->kind, res->version,
+                               res->kind, STR_ARG(buf_view(&b)));
         buf_fini(&b);
         return false;
 }
@@ -397,8 +403,10 @@ bool kube_validate_shape(struct kube_req *r, const struct kube_resource *res, st
         bool ok = true;
 
         if (how.p && how.n && !str_eqc(how, "Strict") && !str_eqc(how, "Warn") && !str_eqc(how, "Ignore"))
-                return kube_req_error(r, 422, "Invalid", "fieldValidation: Unsupported value: \"" STR_FMT
-                                      "\": supported values: \"Ignore\", \"Strict\", \"Warn\"", STR_ARG(how));
+                return kube_req_error(r, 422, "Invalid",
+                                      "fieldValidation: Unsupported value: \"" STR_FMT
+                                      "\": supported values: \"Ignore\", \"Strict\", \"Warn\"",
+                                      STR_ARG(how));
         diags_init(&d);
         if (res->shape == KUBE_BUILTIN) {
                 struct pb_node body = body_of(o, r->a);

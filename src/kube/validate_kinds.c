@@ -65,9 +65,12 @@ static void service_ip(struct check *c, const struct pb_node *o, const struct pb
         if (!check_is_ip(ip))
                 check_invalid_text(c, "spec.clusterIPs[0]", ip, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
         else if (!kube_service_ip_in_range(c->api, ip))
-                check_invalid(c, "spec.clusterIPs", ips, PATH(c, "failed to allocate IP " STR_FMT ": the provided IP is not in the valid range for this cluster", STR_ARG(ip)));
+                check_invalid(c, "spec.clusterIPs", ips,
+                              PATH(c, "failed to allocate IP " STR_FMT ": the provided IP is not in the valid range for this cluster",
+                                   STR_ARG(ip)));
         else if (!kube_service_ip_free(c->api, ip, pb_get_str(o, "metadata.namespace", STR("")), pb_get_str(o, "metadata.name", STR(""))))
-                check_invalid(c, "spec.clusterIPs", ips, PATH(c, "failed to allocate IP " STR_FMT ": provided IP is already allocated", STR_ARG(ip)));
+                check_invalid(c, "spec.clusterIPs", ips,
+                              PATH(c, "failed to allocate IP " STR_FMT ": provided IP is already allocated", STR_ARG(ip)));
         if (ips && ips->kind == PB_LIST && ips->n && !str_eq(ips->v[0]->text, ip))
                 check_invalid_text(c, "spec.clusterIPs[0]", ips->v[0]->text, "must match `clusterIP`");
         if (ips && ips->kind == PB_LIST && ips->n > 1)
@@ -92,7 +95,8 @@ void validate_service(struct check *c, const struct pb_node *o, const struct pb_
         if (external)
                 check_string(c, spec, "spec", "externalName", kube_check_dns_subdomain, true);
         if (headless && !str_eqc(type, "ClusterIP"))
-                check_invalid_text(c, "spec.clusterIPs[0]", STR("None"), PATH(c, "may not be set to 'None' for " STR_FMT " services", STR_ARG(type)));
+                check_invalid_text(c, "spec.clusterIPs[0]", STR("None"),
+                                   PATH(c, "may not be set to 'None' for " STR_FMT " services", STR_ARG(type)));
         const struct pb_node *ips = check_list(spec, "externalIPs");
         for (size_t i = 0; ips && i < ips->n; i++)
                 check_forbidden(c, PATH(c, "spec.externalIPs[%zu]", i), "external addresses are not supported on this cluster");
@@ -130,17 +134,20 @@ static void rolling(struct check *c, const struct pb_node *spec)
 
                 if (n && !int_or_percent(n, &v[i]))
                         check_invalid(c, PATH(c, "spec.strategy.rollingUpdate.%s", keys[i]), n,
-                                      "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')");
+                                      "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', "
+                                      "regex used for validation is '[0-9]+%')");
                 else if (v[i] < 0)
                         check_invalid(c, PATH(c, "spec.strategy.rollingUpdate.%s", keys[i]), n, "must be greater than or equal to 0");
         }
         if (!v[0] && !v[1])
-                check_invalid(c, "spec.strategy.rollingUpdate.maxUnavailable", pb_get(r, "maxUnavailable"), "may not be 0 when `maxSurge` is 0");
+                check_invalid(c, "spec.strategy.rollingUpdate.maxUnavailable", pb_get(r, "maxUnavailable"),
+                              "may not be 0 when `maxSurge` is 0");
 }
 
 void validate_workload(struct check *c, const struct pb_node *o, const struct pb_node *old, bool deployment)
 {
-        const struct pb_node *spec = pb_get(o, "spec"), *selector = pb_get(spec, "selector"), *labels = pb_get_path(spec, "template.metadata.labels");
+        const struct pb_node *spec = pb_get(o, "spec"), *selector = pb_get(spec, "selector"),
+                             *labels = pb_get_path(spec, "template.metadata.labels");
         struct kube_selector s;
         struct str why;
 
@@ -176,8 +183,10 @@ static const char *config_key(struct str s)
         for (size_t i = 0; i < s.n; i++) {
                 char ch = s.p[i];
 
-                if (!((ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') || ch == '-' || ch == '_' || ch == '.'))
-                        return "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', "
+                if (!((ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') || ch == '-' || ch == '_' ||
+                      ch == '.'))
+                        return "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or "
+                               "'KEY_NAME',  or 'key-name', "
                                "regex used for validation is '[-._a-zA-Z0-9]+')";
         }
         if (!s.n || str_eqc(s, ".") || str_starts(s, STR("..")))
@@ -212,14 +221,15 @@ void validate_config(struct check *c, const struct pb_node *o, const struct pb_n
         struct str type = pb_get_str(o, "type", STR(""));
 
         if (secret) {
-                total = total / 4 * 3;                  /* base64 */
+                total = total / 4 * 3; /* base64 */
         } else {
                 const struct pb_node *bin = pb_get(o, "binaryData");
 
                 total += keys(c, bin, "binaryData") / 4 * 3;
                 for (size_t i = 0; bin && bin->kind == PB_MAP && i < bin->n; i++)
                         if (pb_get(pb_get(o, "data"), arena_cstr(c->a, bin->keys[i])))
-                                check_invalid(c, PATH(c, "data[" STR_FMT "]", STR_ARG(bin->keys[i])), NULL, "duplicate of key present in binaryData");
+                                check_invalid(c, PATH(c, "data[" STR_FMT "]", STR_ARG(bin->keys[i])), NULL,
+                                              "duplicate of key present in binaryData");
         }
         if (total > MAX)
                 check_too_long(c, secret ? "data" : "", MAX);
@@ -248,7 +258,8 @@ static void addresses(struct check *c, const struct pb_node *list, const char *p
                 struct str ip = pb_get_str(list->v[i], "ip", STR(""));
 
                 if (!check_is_ip(ip))
-                        check_invalid_text(c, PATH(c, "%s[%zu].ip", path, i), ip, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+                        check_invalid_text(c, PATH(c, "%s[%zu].ip", path, i), ip,
+                                           "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
         }
 }
 
@@ -295,7 +306,8 @@ void validate_endpointslice(struct check *c, const struct pb_node *o, const stru
                         check_required(c, PATH(c, "endpoints[%zu].addresses", i), "must contain at least 1 address");
                 for (size_t k = 0; as && k < as->n; k++)
                         if (!str_eqc(type, "FQDN") && !check_is_ip(as->v[k]->text))
-                                check_invalid(c, PATH(c, "endpoints[%zu].addresses[%zu]", i, k), as->v[k], "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+                                check_invalid(c, PATH(c, "endpoints[%zu].addresses[%zu]", i, k), as->v[k],
+                                              "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
         }
         endpoint_ports(c, check_list(o, "ports"), "ports");
 }

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 static const struct {
-        const char *name, *why;                 /* why NULL: supported */
+        const char *name, *why; /* why NULL: supported */
 } volume_sources[] = {
         { "emptyDir", NULL },
         { "configMap", NULL },
@@ -71,8 +71,8 @@ static void projected(struct check *c, const struct pb_node *p, const char *base
                 if (token) {
                         check_string(c, token, PATH(c, "%s.serviceAccountToken", at), "path", NULL, true);
                         if (kube_int(token, "expirationSeconds", 3600) < 600)
-                                check_invalid(c, PATH(c, "%s.serviceAccountToken.expirationSeconds", at), pb_get(token, "expirationSeconds"),
-                                              "may not specify a duration less than 10 minutes");
+                                check_invalid(c, PATH(c, "%s.serviceAccountToken.expirationSeconds", at),
+                                              pb_get(token, "expirationSeconds"), "may not specify a duration less than 10 minutes");
                 }
         }
 }
@@ -138,7 +138,8 @@ static void handler(struct check *c, const struct pb_node *h, const char *base, 
         }
         if (!n)
                 check_required(c, base, "must specify a handler type");
-        const struct pb_node *exec = pb_get(h, "exec"), *http = pb_get(h, "httpGet"), *tcp = pb_get(h, "tcpSocket"), *grpc = pb_get(h, "grpc");
+        const struct pb_node *exec = pb_get(h, "exec"), *http = pb_get(h, "httpGet"), *tcp = pb_get(h, "tcpSocket"),
+                             *grpc = pb_get(h, "grpc");
         if (exec && (!check_list(exec, "command") || !check_list(exec, "command")->n))
                 check_required(c, PATH(c, "%s.exec.command", base), "");
         if (http) {
@@ -153,7 +154,8 @@ static void handler(struct check *c, const struct pb_node *h, const char *base, 
 
 static void probe(struct check *c, const struct pb_node *ct, const char *cbase, const char *which)
 {
-        static const char *const numbers[] = { "initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold" };
+        static const char *const numbers[] = { "initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold",
+                                               "failureThreshold" };
         const struct pb_node *p = pb_get(ct, which);
         const char *base = PATH(c, "%s.%s", cbase, which);
 
@@ -209,9 +211,11 @@ static void env(struct check *c, const struct pb_node *ct, const char *cbase)
                 for (size_t k = 0; k < ARRAY_LEN(kinds); k++)
                         n += pb_get(from, kinds[k]) != NULL;
                 if (!n)
-                        check_invalid_text(c, PATH(c, "%s.valueFrom", base), STR(""), "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`");
+                        check_invalid_text(c, PATH(c, "%s.valueFrom", base), STR(""),
+                                           "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`");
                 else if (n > 1)
-                        check_invalid_text(c, PATH(c, "%s.valueFrom", base), STR(""), "may not have more than one field specified at a time");
+                        check_invalid_text(c, PATH(c, "%s.valueFrom", base), STR(""),
+                                           "may not have more than one field specified at a time");
                 if (pb_get_str(list->v[i], "value", STR("")).n)
                         check_invalid_text(c, PATH(c, "%s.valueFrom", base), STR(""), "may not be specified when `value` is not empty");
                 for (size_t k = 2; k < 4; k++)
@@ -251,9 +255,21 @@ static bool quantity(struct str s, double *out)
         static const struct {
                 const char *suffix;
                 double factor;
-        } suffixes[] = { { "Ki", 1024. }, { "Mi", 1048576. }, { "Gi", 1073741824. }, { "Ti", 1099511627776. }, { "Pi", 1125899906842624. },
-                         { "Ei", 1152921504606846976. }, { "n", 1e-9 }, { "u", 1e-6 }, { "m", 1e-3 }, { "k", 1e3 }, { "M", 1e6 },
-                         { "G", 1e9 }, { "T", 1e12 }, { "P", 1e15 }, { "E", 1e18 } };
+        } suffixes[] = { { "Ki", 1024. },
+                         { "Mi", 1048576. },
+                         { "Gi", 1073741824. },
+                         { "Ti", 1099511627776. },
+                         { "Pi", 1125899906842624. },
+                         { "Ei", 1152921504606846976. },
+                         { "n", 1e-9 },
+                         { "u", 1e-6 },
+                         { "m", 1e-3 },
+                         { "k", 1e3 },
+                         { "M", 1e6 },
+                         { "G", 1e9 },
+                         { "T", 1e12 },
+                         { "P", 1e15 },
+                         { "E", 1e18 } };
         char tmp[64], *end;
 
         if (!s.n || s.n >= sizeof(tmp))
@@ -282,7 +298,8 @@ static void resources(struct check *c, const struct pb_node *ct, const char *cba
                 if (!quantity(requests->v[i]->text, &req))
                         continue;
                 if (req < 0)
-                        check_invalid(c, PATH(c, "%s.resources.requests[%s]", cbase, key), requests->v[i], "must be greater than or equal to 0");
+                        check_invalid(c, PATH(c, "%s.resources.requests[%s]", cbase, key), requests->v[i],
+                                      "must be greater than or equal to 0");
                 if (limit && quantity(limit->text, &lim) && req > lim)
                         check_invalid(c, PATH(c, "%s.resources.requests", cbase), requests->v[i],
                                       PATH(c, "must be less than or equal to %s limit of " STR_FMT, key, STR_ARG(limit->text)));
@@ -306,7 +323,8 @@ static void container(struct check *c, const struct pb_node *ct, const char *bas
         static const char *const probes[] = { "livenessProbe", "readinessProbe", "startupProbe" };
         for (size_t i = 0; i < ARRAY_LEN(probes); i++) {
                 if (init && !sidecar && pb_get(ct, probes[i]))
-                        check_forbidden(c, PATH(c, "%s.%s", base, probes[i]), "may not be set for init containers without restartPolicy=Always");
+                        check_forbidden(c, PATH(c, "%s.%s", base, probes[i]),
+                                        "may not be set for init containers without restartPolicy=Always");
                 else
                         probe(c, ct, base, probes[i]);
         }
@@ -375,8 +393,10 @@ void validate_pod_spec(struct check *c, const struct pb_node *spec, const char *
                         check_invalid_text(c, PATH(c, "%s.hostAliases[%zu].ip", base, i), ip,
                                            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
         }
-        if (str_eqc(pb_get_str(spec, "dnsPolicy", STR("")), "None") && (!pb_get_path(spec, "dnsConfig.nameservers") || !pb_get_path(spec, "dnsConfig.nameservers")->n))
-                check_required(c, PATH(c, "%s.dnsConfig.nameservers", base), "must provide at least one DNS nameserver when `dnsPolicy` is None");
+        if (str_eqc(pb_get_str(spec, "dnsPolicy", STR("")), "None") &&
+            (!pb_get_path(spec, "dnsConfig.nameservers") || !pb_get_path(spec, "dnsConfig.nameservers")->n))
+                check_required(c, PATH(c, "%s.dnsConfig.nameservers", base),
+                               "must provide at least one DNS nameserver when `dnsPolicy` is None");
 }
 
 /* ---- updates ---- */
@@ -407,7 +427,8 @@ void validate_pod_update(struct check *c, const struct pb_node *now, const struc
                         pb_put(c->a, spec, str_of(may_change[i]), pb_clone(c->a, v));
         }
         if (!pb_node_eq(spec, before))
-                check_forbidden(c, "spec", "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
-                                           "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
-                                           "`spec.terminationGracePeriodSeconds`");
+                check_forbidden(c, "spec",
+                                "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
+                                "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
+                                "`spec.terminationGracePeriodSeconds`");
 }

@@ -97,7 +97,8 @@ static void object_json(const struct kube_view_opts *v, const struct kobj *o, st
 
 static void partial_json(const struct kube_view_opts *v, const struct kobj *o, struct buf *out)
 {
-        buf_printf(out, "{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/%s\",\"metadata\":", v->table_v1beta1 ? "v1beta1" : "v1");
+        buf_printf(out, "{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/%s\",\"metadata\":",
+                   v->table_v1beta1 ? "v1beta1" : "v1");
         pb_node_json(pb_get(o->node, "metadata"), out);
         buf_char(out, '}');
 }
@@ -121,7 +122,8 @@ void kube_view_list(const struct kube_req *r, struct kobj *const *v, size_t n, s
                 return;
         }
         if (partial)
-                buf_printf(out, "{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/%s\"", r->view.table_v1beta1 ? "v1beta1" : "v1");
+                buf_printf(out, "{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/%s\"",
+                           r->view.table_v1beta1 ? "v1beta1" : "v1");
         else
                 buf_printf(out, "{\"kind\":\"%sList\",\"apiVersion\":\"%s\"", r->res->kind, kube_api_version(r->res));
         buf_printf(out, ",\"metadata\":" STR_FMT ",\"items\":[", STR_ARG(list_meta_json));

@@ -14,9 +14,9 @@ struct kube_watcher {
         struct kube_view_opts view;
         struct kube_selector labels, fields;
         bool all_namespaces;
-        struct str ns, name;                    /* name.n 0: any */
-        uint64_t pos;                           /* of the next change to look at */
-        uint64_t seen_rv;                       /* the newest version that the client knows or that did not concern it */
+        struct str ns, name; /* name.n 0: any */
+        uint64_t pos;        /* of the next change to look at */
+        uint64_t seen_rv;    /* the newest version that the client knows or that did not concern it */
         bool bookmarks;
         bool ended;
         struct loop_timer bookmark, timeout;
@@ -61,11 +61,17 @@ static void bookmark_json(struct kube_watcher *w, bool initial_end, struct buf *
         unsigned long long rv = w->seen_rv;
 
         if (w->view.format == KUBE_FMT_TABLE)
-                buf_printf(b, "{\"type\":\"BOOKMARK\",\"object\":{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{\"resourceVersion\":\"%llu\"},"
-                           "\"columnDefinitions\":[],\"rows\":[]}}\n", rv);
+                buf_printf(b,
+                           "{\"type\":\"BOOKMARK\",\"object\":{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/"
+                           "v1\",\"metadata\":{\"resourceVersion\":\"%llu\"},"
+                           "\"columnDefinitions\":[],\"rows\":[]}}\n",
+                           rv);
         else
-                buf_printf(b, "{\"type\":\"BOOKMARK\",\"object\":{\"kind\":\"%s\",\"apiVersion\":\"%s\",\"metadata\":{\"resourceVersion\":\"%llu\","
-                           "\"creationTimestamp\":null%s}}}\n", w->view.format == KUBE_FMT_PARTIAL ? "PartialObjectMetadata" : w->view.res->kind,
+                buf_printf(b,
+                           "{\"type\":\"BOOKMARK\",\"object\":{\"kind\":\"%s\",\"apiVersion\":\"%s\",\"metadata\":{\"resourceVersion\":\"%"
+                           "llu\","
+                           "\"creationTimestamp\":null%s}}}\n",
+                           w->view.format == KUBE_FMT_PARTIAL ? "PartialObjectMetadata" : w->view.res->kind,
                            w->view.format == KUBE_FMT_PARTIAL ? "meta.k8s.io/v1" : kube_api_version(w->view.res), rv, annotations);
 }
 
@@ -73,8 +79,11 @@ static void too_old_json(const struct kube_watcher *w, uint64_t rv, struct buf *
 {
         unsigned long long oldest = kube_store_oldest_rv(w->s->store);
 
-        buf_printf(b, "{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{},\"status\":\"Failure\",\"message\":"
-                   "\"too old resource version: %llu (%llu)\",\"reason\":\"Expired\",\"code\":410}}\n", (unsigned long long)rv, oldest);
+        buf_printf(b,
+                   "{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{},\"status\":\"Failure\","
+                   "\"message\":"
+                   "\"too old resource version: %llu (%llu)\",\"reason\":\"Expired\",\"code\":410}}\n",
+                   (unsigned long long)rv, oldest);
 }
 
 static void finish(struct kube_watcher *w, struct buf *b)
@@ -90,7 +99,8 @@ static void finish(struct kube_watcher *w, struct buf *b)
 
 static bool in_scope(const struct kube_watcher *w, const struct kobj *o)
 {
-        return o->bucket == w->view.res->bucket_id && (w->all_namespaces || str_eq(o->ns, w->ns)) && (!w->name.n || str_eq(o->name, w->name));
+        return o->bucket == w->view.res->bucket_id && (w->all_namespaces || str_eq(o->ns, w->ns)) &&
+               (!w->name.n || str_eq(o->name, w->name));
 }
 
 static bool selected(const struct kube_watcher *w, const struct kobj *o)
@@ -244,7 +254,8 @@ static bool read_options(struct kube_watcher *w, struct kube_req *r, uint64_t *t
         if (!kube_rest_selectors(r, &w->labels, &w->fields))
                 return false;
         if (rv.n && !str_u64(rv, &v))
-                return kube_req_error(r, 400, "BadRequest", "resourceVersion: Invalid value: \"" STR_FMT "\": must be one that this server gave", STR_ARG(rv));
+                return kube_req_error(r, 400, "BadRequest",
+                                      "resourceVersion: Invalid value: \"" STR_FMT "\": must be one that this server gave", STR_ARG(rv));
         *timeout_s = TIMEOUT_MIN_S + rand_u64() % TIMEOUT_MIN_S;
         if (t.n && !str_u64(t, timeout_s))
                 return kube_req_error(r, 400, "BadRequest", "timeoutSeconds: Invalid value: \"" STR_FMT "\": must be a number", STR_ARG(t));

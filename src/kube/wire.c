@@ -1,5 +1,5 @@
-/* Protobuf bodies into JSON trees. The messages of proto/kube have the shape of the JSON, and the wire differs from it in three ways that are
- * undone here, on the bytes, before they are unpacked:
+/* Protobuf bodies into JSON trees. The messages of proto/kube have the shape of the JSON, and the wire differs from it in three ways that
+ * are undone here, on the bytes, before they are unpacked:
  *   - a struct that Go embeds is a message of its own on the wire, and its fields are the parent's in JSON (numbered from 100 there);
  *   - Go writes every field that is not a pointer, zero or not; JSON leaves zeros out, and defaults fill them in;
  *   - a zero time is an empty message, not 1970.
@@ -17,17 +17,56 @@ static const struct {
         const char *message;
         uint32_t number;
 } embedded[] = {
-        { "Volume", 2 },           { "ConfigMapEnvSource", 1 },  { "SecretEnvSource", 1 },   { "ConfigMapKeySelector", 1 }, { "SecretKeySelector", 1 },
-        { "ConfigMapProjection", 1 }, { "SecretProjection", 1 }, { "ConfigMapVolumeSource", 1 }, { "Probe", 1 },               { "EphemeralContainer", 1 },
+        { "Volume", 2 },
+        { "ConfigMapEnvSource", 1 },
+        { "SecretEnvSource", 1 },
+        { "ConfigMapKeySelector", 1 },
+        { "SecretKeySelector", 1 },
+        { "ConfigMapProjection", 1 },
+        { "SecretProjection", 1 },
+        { "ConfigMapVolumeSource", 1 },
+        { "Probe", 1 },
+        { "EphemeralContainer", 1 },
 };
 
 /* Numbers and bools that are pointers in Go: there a zero was meant. */
 static const char *const pointers[] = {
-        "activeDeadlineSeconds", "allocateLoadBalancerNodePorts", "allowPrivilegeEscalation", "automountServiceAccountToken", "blockOwnerDeletion",
-        "collisionCount", "controller", "defaultMode", "deletionGracePeriodSeconds", "enableServiceLinks", "expirationSeconds", "fsGroup",
-        "gracePeriodSeconds", "hostUsers", "immutable", "minDomains", "mode", "optional", "orphanDependents", "priority", "privileged",
-        "progressDeadlineSeconds", "readOnlyRootFilesystem", "ready", "replicas", "revisionHistoryLimit", "runAsGroup", "runAsNonRoot", "runAsUser",
-        "serving", "setHostnameAsFQDN", "shareProcessNamespace", "started", "terminating", "terminationGracePeriodSeconds", "tolerationSeconds",
+        "activeDeadlineSeconds",
+        "allocateLoadBalancerNodePorts",
+        "allowPrivilegeEscalation",
+        "automountServiceAccountToken",
+        "blockOwnerDeletion",
+        "collisionCount",
+        "controller",
+        "defaultMode",
+        "deletionGracePeriodSeconds",
+        "enableServiceLinks",
+        "expirationSeconds",
+        "fsGroup",
+        "gracePeriodSeconds",
+        "hostUsers",
+        "immutable",
+        "minDomains",
+        "mode",
+        "optional",
+        "orphanDependents",
+        "priority",
+        "privileged",
+        "progressDeadlineSeconds",
+        "readOnlyRootFilesystem",
+        "ready",
+        "replicas",
+        "revisionHistoryLimit",
+        "runAsGroup",
+        "runAsNonRoot",
+        "runAsUser",
+        "serving",
+        "setHostnameAsFQDN",
+        "shareProcessNamespace",
+        "started",
+        "terminating",
+        "terminationGracePeriodSeconds",
+        "tolerationSeconds",
 };
 
 struct reader {
@@ -37,9 +76,9 @@ struct reader {
 struct field {
         uint32_t number;
         unsigned wire;
-        uint64_t value;                         /* VARINT; others: raw bits */
-        struct str bytes;                       /* wire type 2 */
-        struct str raw;                         /* the whole field, key included */
+        uint64_t value;   /* VARINT; others: raw bits */
+        struct str bytes; /* wire type 2 */
+        struct str raw;   /* the whole field, key included */
 };
 
 static bool varint(struct reader *r, uint64_t *v)
@@ -74,8 +113,11 @@ static bool next(struct reader *r, struct field *f)
                 return false;
         f->number = (uint32_t)(key >> 3);
         f->wire = key & 7;
-        bool ok = f->wire == 0 ? varint(r, &f->value) : f->wire == 1 ? take(r, 8, &f->bytes) : f->wire == 5 ? take(r, 4, &f->bytes)
-                : f->wire == 2 ? varint(r, &n) && take(r, n, &f->bytes) : false;
+        bool ok = f->wire == 0   ? varint(r, &f->value)
+                  : f->wire == 1 ? take(r, 8, &f->bytes)
+                  : f->wire == 5 ? take(r, 4, &f->bytes)
+                  : f->wire == 2 ? varint(r, &n) && take(r, n, &f->bytes)
+                                 : false;
         f->raw = str_make((const char *)from, (size_t)(r->p - from));
         return ok;
 }
@@ -142,9 +184,11 @@ static bool fail(struct rewrite *w, const char *message, const char *field, cons
         return false;
 }
 
-static bool rewrite(struct rewrite *w, struct str in, const ProtobufCMessageDescriptor *m, uint32_t offset, unsigned depth, struct buf *out);
+static bool rewrite(struct rewrite *w, struct str in, const ProtobufCMessageDescriptor *m, uint32_t offset, unsigned depth,
+                    struct buf *out);
 
-static bool sub_message(struct rewrite *w, const struct field *f, const ProtobufCMessageDescriptor *m, uint32_t number, unsigned depth, struct buf *out)
+static bool sub_message(struct rewrite *w, const struct field *f, const ProtobufCMessageDescriptor *m, uint32_t number, unsigned depth,
+                        struct buf *out)
 {
         struct buf sub = BUF_INIT;
         bool ok = rewrite(w, f->bytes, m, 0, depth + 1, &sub);
@@ -155,7 +199,8 @@ static bool sub_message(struct rewrite *w, const struct field *f, const Protobuf
         return ok;
 }
 
-static bool one(struct rewrite *w, const struct field *f, const ProtobufCMessageDescriptor *m, uint32_t offset, unsigned depth, struct buf *out)
+static bool one(struct rewrite *w, const struct field *f, const ProtobufCMessageDescriptor *m, uint32_t offset, unsigned depth,
+                struct buf *out)
 {
         uint32_t number = f->number + offset;
         char text[24];

@@ -360,7 +360,7 @@ struct mesh_config { /* meshConfig, with Istio's defaults */
         struct str trust_domain, root_ns, domain, cluster_id;
         bool allow_any;                                       /* outboundTrafficPolicy.mode */
         bool normalize_path, merge_slashes, unescape_slashes; /* pathNormalization */
-        bool metrics;                /* defaultProviders.metrics names prometheus */
+        bool metrics;                                         /* defaultProviders.metrics names prometheus */
         bool enable_tracing;
         double sampling;              /* percent */
         struct str access_log_file;   /* "": no access log */

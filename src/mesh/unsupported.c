@@ -82,9 +82,20 @@ static const struct row service[] = {
 
 /* What the mesh configuration may say without a warning. */
 static const char *const mesh_config_done[] = {
-        "accessLogFile", "accessLogFormat",   "accessLogEncoding", "outboundTrafficPolicy", "enableTracing", "defaultProviders",
-        "trustDomain",   "rootNamespace",     "connectTimeout",    "dnsRefreshRate",        "protocolDetectionTimeout",
-        "tcpKeepalive",  "pathNormalization", "defaultConfig",
+        "accessLogFile",
+        "accessLogFormat",
+        "accessLogEncoding",
+        "outboundTrafficPolicy",
+        "enableTracing",
+        "defaultProviders",
+        "trustDomain",
+        "rootNamespace",
+        "connectTimeout",
+        "dnsRefreshRate",
+        "protocolDetectionTimeout",
+        "tcpKeepalive",
+        "pathNormalization",
+        "defaultConfig",
 };
 
 static const struct {

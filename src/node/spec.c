@@ -203,7 +203,7 @@ struct str spec_expand(struct str text, const char *const *v, size_t n, struct a
                         struct str name = str_sub(rest, 2, (size_t)end - 2);
                         const char *value = NULL;
                         for (size_t k = 0; k < n && !value; k++) {
-                                struct str var = str_of(v[k]);  /* the name may hold a NUL, so no strncmp() */
+                                struct str var = str_of(v[k]); /* the name may hold a NUL, so no strncmp() */
                                 if (str_starts(var, name) && var.n > name.n && var.p[name.n] == '=')
                                         value = var.p + name.n + 1;
                         }

@@ -23,15 +23,24 @@ static const char default_text[] =
         "%BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" "
         "\"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\"\n";
 
-enum filter_kind { FILTER_STATUS, FILTER_DURATION, FILTER_NOT_HEALTH_CHECK, FILTER_FLAGS, FILTER_GRPC, FILTER_AND, FILTER_OR, FILTER_SAMPLE };
+enum filter_kind {
+        FILTER_STATUS,
+        FILTER_DURATION,
+        FILTER_NOT_HEALTH_CHECK,
+        FILTER_FLAGS,
+        FILTER_GRPC,
+        FILTER_AND,
+        FILTER_OR,
+        FILTER_SAMPLE
+};
 
 struct filter {
         enum filter_kind kind;
-        int op;                                 /* XDS__COMPARISON_FILTER__OP__* */
+        int op; /* XDS__COMPARISON_FILTER__OP__* */
         uint64_t value;
-        uint32_t flags;                         /* FLAGS: 0 means any; GRPC: bit set of statuses */
+        uint32_t flags; /* FLAGS: 0 means any; GRPC: bit set of statuses */
         bool exclude;
-        double share;                           /* SAMPLE */
+        double share; /* SAMPLE */
         struct filter *sub;
         size_t nsub;
 };
@@ -51,8 +60,8 @@ struct access_logs {
 
 static bool filter_build(struct access_logs *l, struct filter *f, const Xds__AccessLogFilter *p, const struct diag_at *at, struct diags *d);
 
-static bool filter_list(struct access_logs *l, struct filter *f, Xds__AccessLogFilter *const *v, size_t n, const char *field, const struct diag_at *at,
-                        struct diags *d)
+static bool filter_list(struct access_logs *l, struct filter *f, Xds__AccessLogFilter *const *v, size_t n, const char *field,
+                        const struct diag_at *at, struct diags *d)
 {
         bool ok = true;
 
@@ -87,7 +96,8 @@ static bool filter_flags(struct filter *f, const Xds__ResponseFlagFilter *p, con
                 uint32_t bit;
 
                 if (!response_flag_parse(str_of(p->flags[i]), &bit)) {
-                        diag_add(d, DIAG_ERROR, NULL, at, "response_flag_filter.flags[%zu]: there is no response flag \"%s\"", i, p->flags[i]);
+                        diag_add(d, DIAG_ERROR, NULL, at, "response_flag_filter.flags[%zu]: there is no response flag \"%s\"", i,
+                                 p->flags[i]);
                         return false;
                 }
                 f->flags |= bit;
@@ -227,7 +237,8 @@ static bool formatters_known(const Xds__SubstitutionFormatString *f, const struc
         return true;
 }
 
-static bool format_string(struct access_logs *l, struct logger *g, const Xds__SubstitutionFormatString *f, const struct diag_at *at, struct diags *d)
+static bool format_string(struct access_logs *l, struct logger *g, const Xds__SubstitutionFormatString *f, const struct diag_at *at,
+                          struct diags *d)
 {
         struct diag_at sub;
         struct str text;
@@ -259,7 +270,8 @@ static bool format_string(struct access_logs *l, struct logger *g, const Xds__Su
         }
 }
 
-static bool file_log(struct server *s, struct access_logs *l, struct logger *g, const Xds__FileAccessLog *f, const struct diag_at *at, struct diags *d)
+static bool file_log(struct server *s, struct access_logs *l, struct logger *g, const Xds__FileAccessLog *f, const struct diag_at *at,
+                     struct diags *d)
 {
         struct diag_at sub = *at;
         bool ok;
@@ -279,7 +291,9 @@ static bool file_log(struct server *s, struct access_logs *l, struct logger *g, 
         default:
                 if (f->access_log_format_case == XDS__FILE_ACCESS_LOG__ACCESS_LOG_FORMAT_LOG_FORMAT)
                         sub = at_path(&l->arena, at, ".log_format");
-                ok = format_string(l, g, f->access_log_format_case == XDS__FILE_ACCESS_LOG__ACCESS_LOG_FORMAT_LOG_FORMAT ? f->log_format : NULL, &sub, d);
+                ok = format_string(l, g,
+                                   f->access_log_format_case == XDS__FILE_ACCESS_LOG__ACCESS_LOG_FORMAT_LOG_FORMAT ? f->log_format : NULL,
+                                   &sub, d);
         }
         if (!f->path || !f->path[0]) {
                 diag_add(d, DIAG_ERROR, NULL, at, "path is missing");
@@ -303,7 +317,8 @@ static bool stream_log(struct server *s, struct access_logs *l, struct logger *g
         return g->sink || s->opts.mode != SERVER_SERVE;
 }
 
-static bool logger_build(struct server *s, struct access_logs *l, struct logger *g, const Xds__AccessLog *p, const struct diag_at *at, struct diags *d)
+static bool logger_build(struct server *s, struct access_logs *l, struct logger *g, const Xds__AccessLog *p, const struct diag_at *at,
+                         struct diags *d)
 {
         struct diag_at sub = at_path(&l->arena, at, ".typed_config");
         struct ext e;
@@ -333,7 +348,8 @@ static bool logger_build(struct server *s, struct access_logs *l, struct logger 
         return false;
 }
 
-struct access_logs *access_logs_build(struct server *s, struct Xds__AccessLog *const *v, size_t n, const struct diag_at *at, struct diags *d)
+struct access_logs *access_logs_build(struct server *s, struct Xds__AccessLog *const *v, size_t n, const struct diag_at *at,
+                                      struct diags *d)
 {
         struct access_logs *l;
         bool ok = true;

@@ -1,5 +1,5 @@
-/* The admin interface: a table of paths. What changes something wants POST, as in Envoy, so that no web page that a browser shows can make it
- * happen by an image's address. */
+/* The admin interface: a table of paths. What changes something wants POST, as in Envoy, so that no web page that a browser shows can make
+ * it happen by an image's address. */
 #include "proxy/admin.h"
 
 #include "base/hash.h"
@@ -24,7 +24,8 @@
 
 enum { ISTIO_HEALTH_PORT = 15021, ISTIO_STATS_PORT = 15090 };
 
-static const char json[] = "application/json", text[] = "text/plain; charset=UTF-8", prometheus[] = "text/plain; version=0.0.4; charset=utf-8";
+static const char json[] = "application/json", text[] = "text/plain; charset=UTF-8",
+                  prometheus[] = "text/plain; version=0.0.4; charset=utf-8";
 
 struct admin {
         struct server *server;
@@ -239,14 +240,16 @@ static void h_logging(struct request *q, struct reply *r)
         if (param(q, "level", &b)) {
                 if (!log_level_parse(buf_z(&b), &l)) {
                         r->status = 400;
-                        buf_cstr(&r->body, "error: unknown logger level\n\nusage: /logging?level=<level>\nlevels: trace debug info warning error critical off\n");
+                        buf_cstr(&r->body, "error: unknown logger level\n\nusage: /logging?level=<level>\nlevels: trace debug info warning "
+                                           "error critical off\n");
                         buf_fini(&b);
                         return;
                 }
                 log_set_level(l);
         } else if (q->query.n) {
                 r->status = 400;
-                buf_cstr(&r->body, "usage: /logging?level=<level> (change all levels)\nlevels: trace debug info warning error critical off\n");
+                buf_cstr(&r->body,
+                         "usage: /logging?level=<level> (change all levels)\nlevels: trace debug info warning error critical off\n");
                 buf_fini(&b);
                 return;
         }

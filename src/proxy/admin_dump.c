@@ -101,7 +101,7 @@ static struct pb_node *dump(struct arena *a, const ProtobufCMessage *m, const ch
         rename_fields(n, m->descriptor);
         if (!type)
                 return n;
-        r = pb_new(a, PB_MAP, (struct str){ 0 });       /* "@type" comes first */
+        r = pb_new(a, PB_MAP, (struct str){ 0 }); /* "@type" comes first */
         pb_put_str(a, r, "@type", arena_printf(a, "type.googleapis.com/%s", type));
         for (size_t i = 0; i < n->n; i++)
                 pb_put(a, r, n->keys[i], n->v[i]);
@@ -192,15 +192,13 @@ static void dump_clusters(struct dumper *d)
         struct pb_node *m = begin(d, "ClustersConfigDump"), *st = list(a), *dy = list(a), *wa = list(a);
 
         put_text(a, m, "version_info", xds_link_version(d->s->xds, XDS_CDS));
-        STRMAP_EACH(cluster_manager_active(d->s->clusters), it)
-        {
+        STRMAP_EACH (cluster_manager_active(d->s->clusters), it) {
                 struct cluster_main *c = it->value;
 
                 if (named(d, c->info->name))
                         pb_push(a, c->dynamic ? dy : st, cluster_entry(d, c));
         }
-        STRMAP_EACH(cluster_manager_warming(d->s->clusters), it)
-        {
+        STRMAP_EACH (cluster_manager_warming(d->s->clusters), it) {
                 struct cluster_main *c = it->value;
 
                 if (named(d, c->info->name))
@@ -373,8 +371,7 @@ static void dump_endpoints(struct dumper *d)
         struct arena *a = &d->arena;
         struct pb_node *m = begin(d, "EndpointsConfigDump"), *st = list(a), *dy = list(a);
 
-        STRMAP_EACH(cluster_manager_active(d->s->clusters), it)
-        {
+        STRMAP_EACH (cluster_manager_active(d->s->clusters), it) {
                 struct cluster_main *c = it->value;
                 bool eds = c->info->type == CLUSTER_EDS;
                 struct pb_node *e = map(a), *cla = map(a), *eps = list(a);
@@ -424,7 +421,8 @@ static struct pb_node *masked(struct arena *a, const struct pb_node *n, struct s
         return out;
 }
 
-bool admin_config_dump(struct server *s, struct str resource, struct str mask, struct str name_regex, bool include_eds, struct buf *out, struct buf *why)
+bool admin_config_dump(struct server *s, struct str resource, struct str mask, struct str name_regex, bool include_eds, struct buf *out,
+                       struct buf *why)
 {
         struct dumper d = { .s = s, .include_eds = include_eds };
         struct pb_node *root, *m;
@@ -469,9 +467,10 @@ bool admin_config_dump(struct server *s, struct str resource, struct str mask, s
                                 pb_push(&d.arena, found, mask.n ? masked(&d.arena, v->v[k], mask) : v->v[k]);
                         known = known || (v && v->kind == PB_LIST);
                 }
-                static const char *const fields[] = { "static_clusters", "dynamic_active_clusters", "dynamic_warming_clusters", "static_listeners",
-                                                      "dynamic_listeners", "static_route_configs", "dynamic_route_configs", "static_endpoint_configs",
-                                                      "dynamic_endpoint_configs", "static_secrets", "dynamic_active_secrets", "dynamic_warming_secrets" };
+                static const char *const fields[] = { "static_clusters",       "dynamic_active_clusters", "dynamic_warming_clusters",
+                                                      "static_listeners",      "dynamic_listeners",       "static_route_configs",
+                                                      "dynamic_route_configs", "static_endpoint_configs", "dynamic_endpoint_configs",
+                                                      "static_secrets",        "dynamic_active_secrets",  "dynamic_warming_secrets" };
 
                 for (size_t i = 0; i < ARRAY_LEN(fields); i++)
                         known = known || str_eqc(resource, fields[i]);
@@ -502,9 +501,10 @@ static const struct {
         enum host_stat stat;
         bool gauge;
 } host_rows[] = {
-        { "cx_active", HS_CX_ACTIVE, true },     { "cx_connect_fail", HS_CX_CONNECT_FAIL, false }, { "cx_total", HS_CX_TOTAL, false },
-        { "rq_active", HS_RQ_ACTIVE, true },     { "rq_error", HS_RQ_ERROR, false },               { "rq_success", HS_RQ_SUCCESS, false },
-        { "rq_timeout", HS_RQ_TIMEOUT, false },  { "rq_total", HS_RQ_TOTAL, false },
+        { "cx_active", HS_CX_ACTIVE, true },    { "cx_connect_fail", HS_CX_CONNECT_FAIL, false },
+        { "cx_total", HS_CX_TOTAL, false },     { "rq_active", HS_RQ_ACTIVE, true },
+        { "rq_error", HS_RQ_ERROR, false },     { "rq_success", HS_RQ_SUCCESS, false },
+        { "rq_timeout", HS_RQ_TIMEOUT, false }, { "rq_total", HS_RQ_TOTAL, false },
 };
 
 static void cluster_text(struct server *s, const struct cluster_main *c, struct buf *out)
@@ -534,7 +534,9 @@ static void cluster_text(struct server *s, const struct cluster_main *c, struct 
                                    (unsigned long long)stats_read(s->stats, h->stats + host_rows[k].stat));
                 buf_printf(out, STR_FMT "::" STR_FMT "::hostname::" STR_FMT "\n", STR_ARG(name), STR_ARG(ad), STR_ARG(h->hostname));
                 buf_printf(out, STR_FMT "::" STR_FMT "::health_flags::%s\n", STR_ARG(name), STR_ARG(ad),
-                           h->health == HEALTH_HEALTHY ? "healthy" : h->health == HEALTH_DEGRADED ? "/degraded_eds_health" : "/failed_eds_health");
+                           h->health == HEALTH_HEALTHY    ? "healthy"
+                           : h->health == HEALTH_DEGRADED ? "/degraded_eds_health"
+                                                          : "/failed_eds_health");
                 buf_printf(out, STR_FMT "::" STR_FMT "::weight::%u\n", STR_ARG(name), STR_ARG(ad), h->weight);
                 buf_printf(out, STR_FMT "::" STR_FMT "::region::" STR_FMT "\n", STR_ARG(name), STR_ARG(ad), STR_ARG(h->region));
                 buf_printf(out, STR_FMT "::" STR_FMT "::zone::" STR_FMT "\n", STR_ARG(name), STR_ARG(ad), STR_ARG(h->zone));
@@ -548,9 +550,9 @@ static void cluster_text(struct server *s, const struct cluster_main *c, struct 
 
 void admin_clusters_text(struct server *s, struct str filter, struct buf *out)
 {
-        STRMAP_EACH(cluster_manager_active(s->clusters), it)
-        if (!filter.n || str_find(it->key, filter) >= 0)
-                cluster_text(s, it->value, out);
+        STRMAP_EACH (cluster_manager_active(s->clusters), it)
+                if (!filter.n || str_find(it->key, filter) >= 0)
+                        cluster_text(s, it->value, out);
 }
 
 static struct pb_node *host_status(struct server *s, struct arena *a, const struct host_desc *h)
@@ -608,8 +610,7 @@ void admin_clusters_json(struct server *s, struct buf *out)
         arena_init(&a, 65536);
         root = map(&a);
         l = list(&a);
-        STRMAP_EACH(cluster_manager_active(s->clusters), it)
-        {
+        STRMAP_EACH (cluster_manager_active(s->clusters), it) {
                 struct cluster_main *c = it->value;
                 struct pb_node *m = map(&a), *hosts = list(&a);
 

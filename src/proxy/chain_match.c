@@ -1,5 +1,5 @@
-/* The match tree. Nine levels, each with exact keys (or prefixes, or source types) and one branch for chains that say nothing at that level.
- * At each level the most specific branch is taken and the others are forgotten: Envoy does not go back, and neither do we, because a
+/* The match tree. Nine levels, each with exact keys (or prefixes, or source types) and one branch for chains that say nothing at that
+ * level. At each level the most specific branch is taken and the others are forgotten: Envoy does not go back, and neither do we, because a
  * configuration that relies on one behaviour breaks in silence under the other. */
 #include "base/arena.h"
 #include "base/mem.h"
@@ -14,7 +14,7 @@
 
 enum level { BY_PORT, BY_ADDRESS, BY_NAME, BY_TRANSPORT, BY_PROTOCOL, BY_DIRECT, BY_TYPE, BY_SOURCE, BY_SOURCE_PORT, LEVELS };
 
-enum { CROSS_MAX = 200000 };                    /* combinations of one chain's criteria */
+enum { CROSS_MAX = 200000 }; /* combinations of one chain's criteria */
 
 struct node;
 
@@ -25,17 +25,17 @@ struct prefix {
 
 struct node {
         struct node *any;
-        struct strmap *exact;                   /* key -> node */
-        struct prefix *prefixes;                /* longest first */
+        struct strmap *exact;    /* key -> node */
+        struct prefix *prefixes; /* longest first */
         size_t nprefixes, cap;
-        struct node **types;                    /* [3], by ConnectionSourceType */
-        const struct filter_chain *chain;       /* at the end */
+        struct node **types;              /* [3], by ConnectionSourceType */
+        const struct filter_chain *chain; /* at the end */
 };
 
 struct chain_match {
         struct arena arena;
         struct node root;
-        struct node **cleanup;                  /* nodes that own memory outside of the arena */
+        struct node **cleanup; /* nodes that own memory outside of the arena */
         size_t n, cap;
 };
 
@@ -167,7 +167,8 @@ static bool read_names(struct criteria *c, const Xds__FilterChainMatch *p, struc
                 if (!name.n || str_chr(name, '*') >= 0) {
                         struct diag_at sub = at_path(a, at, ".filter_chain_match.server_names[%zu]", i);
 
-                        diag_add(d, DIAG_ERROR, NULL, &sub, "\"%s\": partial wildcards are not supported in server_names", p->server_names[i]);
+                        diag_add(d, DIAG_ERROR, NULL, &sub, "\"%s\": partial wildcards are not supported in server_names",
+                                 p->server_names[i]);
                         return false;
                 }
                 c->key[BY_NAME][i] = name;
@@ -216,8 +217,10 @@ static bool read_criteria(struct criteria *c, const Xds__FilterChainMatch *p, st
                 c->key[BY_SOURCE_PORT][i] = port_key(a, p->source_ports[i]);
         }
         c->type = (unsigned)p->source_type < 3 ? (unsigned)p->source_type : 0;
-        return read_names(c, p, a, at, d) && read_prefixes(c, BY_ADDRESS, p->prefix_ranges, p->n_prefix_ranges, "prefix_ranges", a, at, d) &&
-               read_prefixes(c, BY_DIRECT, p->direct_source_prefix_ranges, p->n_direct_source_prefix_ranges, "direct_source_prefix_ranges", a, at, d) &&
+        return read_names(c, p, a, at, d) &&
+               read_prefixes(c, BY_ADDRESS, p->prefix_ranges, p->n_prefix_ranges, "prefix_ranges", a, at, d) &&
+               read_prefixes(c, BY_DIRECT, p->direct_source_prefix_ranges, p->n_direct_source_prefix_ranges, "direct_source_prefix_ranges",
+                             a, at, d) &&
                read_prefixes(c, BY_SOURCE, p->source_prefix_ranges, p->n_source_prefix_ranges, "source_prefix_ranges", a, at, d);
 }
 
@@ -237,7 +240,8 @@ static bool insert(struct chain_match *m, struct node *n, unsigned level, const 
         if (!c->n[level])
                 return insert(m, child_any(m, n), level + 1, c, chain);
         for (size_t i = 0; i < c->n[level] && ok; i++)
-                ok = insert(m, c->cidr[level] ? child_prefix(m, n, &c->cidr[level][i]) : child_exact(m, n, c->key[level][i]), level + 1, c, chain);
+                ok = insert(m, c->cidr[level] ? child_prefix(m, n, &c->cidr[level][i]) : child_exact(m, n, c->key[level][i]), level + 1, c,
+                            chain);
         return ok;
 }
 
@@ -264,7 +268,8 @@ bool chain_match_add(struct chain_match *m, const struct filter_chain *chain, co
         if (ok && !insert(m, &m->root, 0, &c, chain)) {
                 struct diag_at sub = at_path(&a, at, ".filter_chain_match");
 
-                diag_add(d, DIAG_ERROR, NULL, &sub, "filter chain '" STR_FMT "' has the same matching rules defined as another filter chain", STR_ARG(chain->name));
+                diag_add(d, DIAG_ERROR, NULL, &sub,
+                         "filter chain '" STR_FMT "' has the same matching rules defined as another filter chain", STR_ARG(chain->name));
                 ok = false;
         }
         arena_fini(&a);
@@ -327,7 +332,8 @@ static const struct node *by_type(const struct node *n, const struct chain_looku
 
         if (!n->types)
                 return NULL;
-        if (n->types[local ? XDS__FILTER_CHAIN_MATCH__CONNECTION_SOURCE_TYPE__SAME_IP_OR_LOOPBACK : XDS__FILTER_CHAIN_MATCH__CONNECTION_SOURCE_TYPE__EXTERNAL])
+        if (n->types[local ? XDS__FILTER_CHAIN_MATCH__CONNECTION_SOURCE_TYPE__SAME_IP_OR_LOOPBACK
+                           : XDS__FILTER_CHAIN_MATCH__CONNECTION_SOURCE_TYPE__EXTERNAL])
                 return n->types[local ? XDS__FILTER_CHAIN_MATCH__CONNECTION_SOURCE_TYPE__SAME_IP_OR_LOOPBACK
                                       : XDS__FILTER_CHAIN_MATCH__CONNECTION_SOURCE_TYPE__EXTERNAL];
         return n->types[XDS__FILTER_CHAIN_MATCH__CONNECTION_SOURCE_TYPE__ANY];

@@ -18,7 +18,7 @@ struct dst_host {
 
 struct cluster_own {
         struct cluster c;
-        struct strmap dst;                      /* address bytes -> struct dst_host */
+        struct strmap dst; /* address bytes -> struct dst_host */
         struct loop_timer sweep;
 };
 
@@ -92,7 +92,7 @@ void cluster_unref(struct cluster *c)
 
 static struct str addr_key(const struct addr *a)
 {
-        if (a->sa.sa_family == AF_INET)         /* sin_zero is not part of an address */
+        if (a->sa.sa_family == AF_INET) /* sin_zero is not part of an address */
                 return str_make((const char *)&a->v4.sin_port, 6);
         return str_make((const char *)&a->sa, a->len);
 }
@@ -128,8 +128,8 @@ static void hosts_set(struct cluster *c, const struct host_list *l)
         c->nhosts = n;
         c->hosts_version = l->version;
         lb_update(c->lb, c->hosts, c->nhosts);
-        STRMAP_EACH(&old, it)
-        host_remove(it->value);
+        STRMAP_EACH (&old, it)
+                host_remove(it->value);
         strmap_fini(&old);
 }
 
@@ -137,8 +137,7 @@ static void dst_sweep(struct loop_timer *t)
 {
         struct cluster_own *o = t->arg;
 
-        STRMAP_EACH(&o->dst, it)
-        {
+        STRMAP_EACH (&o->dst, it) {
                 struct dst_host *d = it->value;
 
                 if (d->used || d->host->refs > 1) {
@@ -184,8 +183,7 @@ static void cluster_retire(struct cluster *c)
                 host_remove(c->hosts[i]);
         c->nhosts = 0;
         lb_update(c->lb, NULL, 0);
-        STRMAP_EACH(&o->dst, it)
-        {
+        STRMAP_EACH (&o->dst, it) {
                 host_remove(((struct dst_host *)it->value)->host);
                 free(it->value);
         }
@@ -329,11 +327,12 @@ void host_connect_done(struct host *h, struct conn *c, int err, uint64_t started
         struct worker *w = h->cluster->worker;
 
         if (!err) {
-                stat_record(w->stats, cluster_stat(h->cluster->info, CS_UPSTREAM_CX_CONNECT_MS), (loop_now_us(w->loop) - started_us) / 1000);
+                stat_record(w->stats, cluster_stat(h->cluster->info, CS_UPSTREAM_CX_CONNECT_MS),
+                            (loop_now_us(w->loop) - started_us) / 1000);
                 return;
         }
         count(h, err == ETIMEDOUT ? CS_UPSTREAM_CX_CONNECT_TIMEOUT : CS_UPSTREAM_CX_CONNECT_FAIL, 1);
-        if (err == ETIMEDOUT)           /* Envoy counts a timeout as a failure too */
+        if (err == ETIMEDOUT) /* Envoy counts a timeout as a failure too */
                 count(h, CS_UPSTREAM_CX_CONNECT_FAIL, 1);
         count_host(h, HS_CX_CONNECT_FAIL, 1);
 }

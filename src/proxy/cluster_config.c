@@ -23,11 +23,11 @@
 
 #include <stdlib.h>
 
-#define C(id, name) { name, STAT_COUNTER },
-#define G(id, name) { name, STAT_GAUGE },
-#define T(id, name, kind) { name, kind },
+#define C(id, name)              { name, STAT_COUNTER },
+#define G(id, name)              { name, STAT_GAUGE },
+#define T(id, name, kind)        { name, kind },
 #define X(id, name, prom, value) { name, STAT_COUNTER, prom, "envoy.response_code_class", value },
-#define H(id, name) { name, STAT_HISTOGRAM },
+#define H(id, name)              { name, STAT_HISTOGRAM },
 static const struct stat_def cluster_defs[CS_COUNT] = {
 #include "proxy/cluster_stats.def"
 };
@@ -37,7 +37,7 @@ static const struct stat_def cluster_defs[CS_COUNT] = {
 #undef X
 #undef H
 
-enum { CLEANUP_MAX_MS = 3600 * 1000 };          /* "never" (Istio's inbound clusters) would be a leak of hosts */
+enum { CLEANUP_MAX_MS = 3600 * 1000 }; /* "never" (Istio's inbound clusters) would be a leak of hosts */
 
 struct build {
         struct server *server;
@@ -89,7 +89,8 @@ static bool read_type(struct build *b, const Xds__Cluster *p)
                         return false;
                 if (e.msg->descriptor != &xds__dns_cluster__descriptor)
                         return refuse(b, "cluster_type", "\"" STR_FMT "\" is not supported", STR_ARG(e.type));
-                b->c->info.type = ((const Xds__DnsCluster *)e.msg)->all_addresses_in_single_endpoint ? CLUSTER_LOGICAL_DNS : CLUSTER_STRICT_DNS;
+                b->c->info.type = ((const Xds__DnsCluster *)e.msg)->all_addresses_in_single_endpoint ? CLUSTER_LOGICAL_DNS
+                                                                                                     : CLUSTER_STRICT_DNS;
                 return true;
         }
         if (p->cluster_discovery_type_case == XDS__CLUSTER__CLUSTER_DISCOVERY_TYPE_TYPE)
@@ -148,7 +149,8 @@ static bool read_lb_policy_list(struct build *b, const Xds__LoadBalancingPolicy 
                         return least_request(b, lr->choice_count, lr->active_request_bias);
                 }
         }
-        return refuse(b, "load_balancing_policy", "holds no policy that is supported (round_robin, least_request, random, cluster_provided)");
+        return refuse(b, "load_balancing_policy",
+                      "holds no policy that is supported (round_robin, least_request, random, cluster_provided)");
 }
 
 static bool read_lb(struct build *b, const Xds__Cluster *p)
@@ -175,9 +177,10 @@ static bool read_lb(struct build *b, const Xds__Cluster *p)
                 c->lb = LB_CLUSTER_PROVIDED;
                 break;
         default:
-                return refuse(b, "lb_policy", "%s is not supported", protobuf_c_enum_descriptor_get_value(&xds__cluster__lb_policy__descriptor, p->lb_policy)
-                                                                             ? protobuf_c_enum_descriptor_get_value(&xds__cluster__lb_policy__descriptor, p->lb_policy)->name
-                                                                             : "this number");
+                return refuse(b, "lb_policy", "%s is not supported",
+                              protobuf_c_enum_descriptor_get_value(&xds__cluster__lb_policy__descriptor, p->lb_policy)
+                                      ? protobuf_c_enum_descriptor_get_value(&xds__cluster__lb_policy__descriptor, p->lb_policy)->name
+                                      : "this number");
         }
         if ((c->type == CLUSTER_ORIGINAL_DST) != (c->lb == LB_CLUSTER_PROVIDED))
                 return refuse(b, "lb_policy", "CLUSTER_PROVIDED and type ORIGINAL_DST go together: neither is possible without the other");
@@ -239,7 +242,8 @@ static bool is_raw_buffer(struct build *b, const Xds__TransportSocket *ts, const
                 return false;
         if (e.msg->descriptor == &xds__raw_buffer__descriptor)
                 return true;
-        diag_add(b->d, DIAG_ERROR, NULL, at, "\"" STR_FMT "\" is not supported: this version connects to upstreams in clear text only", STR_ARG(e.type));
+        diag_add(b->d, DIAG_ERROR, NULL, at, "\"" STR_FMT "\" is not supported: this version connects to upstreams in clear text only",
+                 STR_ARG(e.type));
         return false;
 }
 
@@ -344,15 +348,17 @@ static bool read_rest(struct build *b, const Xds__Cluster *p)
         c->panic_threshold = 50;
         if (p->common_lb_config && p->common_lb_config->healthy_panic_threshold)
                 c->panic_threshold = p->common_lb_config->healthy_panic_threshold->value;
-        b->c->locality_weighted = p->common_lb_config && p->common_lb_config->locality_config_specifier_case ==
-                                                                 XDS__CLUSTER__COMMON_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_LOCALITY_WEIGHTED_LB_CONFIG;
+        b->c->locality_weighted = p->common_lb_config &&
+                                  p->common_lb_config->locality_config_specifier_case ==
+                                          XDS__CLUSTER__COMMON_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_LOCALITY_WEIGHTED_LB_CONFIG;
         cleanup = ms_field(b, "cleanup_interval", p->cleanup_interval, 5000);
         b->c->cleanup_ms = cleanup < CLEANUP_MAX_MS ? (unsigned)cleanup : CLEANUP_MAX_MS;
         if (p->lb_config_case == XDS__CLUSTER__LB_CONFIG_ORIGINAL_DST_LB_CONFIG) {
                 const Xds__Cluster__OriginalDstLbConfig *o = p->original_dst_lb_config;
 
                 c->use_http_header = o->use_http_header;
-                c->http_header_name = o->http_header_name && o->http_header_name[0] ? str_of(o->http_header_name) : STR("x-envoy-original-dst-host");
+                c->http_header_name = o->http_header_name && o->http_header_name[0] ? str_of(o->http_header_name)
+                                                                                    : STR("x-envoy-original-dst-host");
                 c->upstream_port_override = o->upstream_port_override ? (uint16_t)o->upstream_port_override->value : 0;
         }
         c->metadata = p->metadata;

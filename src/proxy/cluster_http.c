@@ -74,7 +74,8 @@ static void *cluster_http_build(const struct cluster_info *c, const struct diag_
         case XDS_UP__HTTP_PROTOCOL_OPTIONS__UPSTREAM_PROTOCOL_OPTIONS_AUTO_CONFIG:
                 here = at_path(&a, at, ".auto_config");
                 diag_add(d, DIAG_ERROR, NULL, &here,
-                         "auto_config chooses by ALPN, which needs TLS to the upstream: use explicit_http_config or use_downstream_protocol_config");
+                         "auto_config chooses by ALPN, which needs TLS to the upstream: use explicit_http_config or "
+                         "use_downstream_protocol_config");
                 break;
         default:
                 here = at_path(&a, at, ".upstream_protocol_options");

@@ -1,5 +1,5 @@
-/* See cluster_manager.h. Everything here runs on the main thread, but for the slot numbers, which the last user of a cluster gives back from
- * wherever it is. */
+/* See cluster_manager.h. Everything here runs on the main thread, but for the slot numbers, which the last user of a cluster gives back
+ * from wherever it is. */
 #include "proxy/cluster_manager.h"
 
 #include "base/clock.h"
@@ -40,8 +40,8 @@ struct resolver {
 struct cluster_manager {
         struct server *server;
         struct stat_scope *scope;
-        struct strmap active, warming;          /* name -> struct cluster_main */
-        bool changed;                           /* since the last snapshot */
+        struct strmap active, warming; /* name -> struct cluster_main */
+        bool changed;                  /* since the last snapshot */
         uint64_t generation;
         struct snapshot *snapshot;
         struct resolver *resolvers;
@@ -49,7 +49,7 @@ struct cluster_manager {
         void *eds_arg;
         void (*on_ready)(void *arg);
         void *on_ready_arg;
-        pthread_mutex_t lock;                   /* of what follows */
+        pthread_mutex_t lock; /* of what follows */
         unsigned *free_index;
         size_t nfree, cap_free;
         unsigned next_index;
@@ -226,7 +226,7 @@ void cluster_main_set_hosts(struct cluster_main *c, struct host_list *l)
         pthread_mutex_lock(&cs->lock);
         cs->latest = host_list_ref(l);
         pthread_mutex_unlock(&cs->lock);
-        if (old) {                              /* the lock's reference, and ours */
+        if (old) { /* the lock's reference, and ours */
                 host_list_unref(s, old);
                 host_list_unref(s, old);
         }
@@ -282,7 +282,7 @@ static struct host_list *list_from(struct cluster_main *c, const Xds__ClusterLoa
                                 continue;
                         struct str key = str_make(text, addr_text(&addr, text));
 
-                        if (strmap_has(&seen, key))     /* the first of equals counts, as in Envoy */
+                        if (strmap_has(&seen, key)) /* the first of equals counts, as in Envoy */
                                 continue;
                         strmap_set(&seen, key, &seen);
                         struct host_desc *h = cluster_main_desc(c, &addr);
@@ -439,8 +439,8 @@ static bool start(struct cluster_main *c, const struct diag_at *at, struct diags
         }
 }
 
-bool cluster_manager_set(struct cluster_manager *m, const struct Xds__Cluster *proto, bool dynamic, struct str version, const struct diag_at *at,
-                         struct diags *d)
+bool cluster_manager_set(struct cluster_manager *m, const struct Xds__Cluster *proto, bool dynamic, struct str version,
+                         const struct diag_at *at, struct diags *d)
 {
         struct str name = str_of(proto->name);
         struct cluster_main *active = strmap_get(&m->active, name), *warming = strmap_get(&m->warming, name), *c;
@@ -449,7 +449,7 @@ bool cluster_manager_set(struct cluster_manager *m, const struct Xds__Cluster *p
         struct diag_at sub;
         struct arena a;
 
-        if (now && !now->dynamic && dynamic) {  /* Envoy: static clusters cannot be changed; the message is skipped */
+        if (now && !now->dynamic && dynamic) { /* Envoy: static clusters cannot be changed; the message is skipped */
                 LOG(LOG_WARN, "upstream", "cluster %.*s is static: the dynamic one of that name is ignored", STR_ARG(name));
                 return true;
         }
@@ -543,8 +543,7 @@ void cluster_manager_publish(struct cluster_manager *m)
         s = MEM_NEW(struct snapshot);
         s->refs = 1;
         s->generation = ++m->generation;
-        STRMAP_EACH(&m->active, it)
-        {
+        STRMAP_EACH (&m->active, it) {
                 struct cluster_main *c = it->value;
 
                 strmap_set(&s->clusters, it->key, cluster_info_ref(c->info));
@@ -690,8 +689,7 @@ void cluster_manager_refresh_stats(struct cluster_manager *m)
         };
         struct stats_local *st = m->server->stats_main;
 
-        STRMAP_EACH(&m->active, it)
-        {
+        STRMAP_EACH (&m->active, it) {
                 const struct cluster_info *c = ((struct cluster_main *)it->value)->info;
 
                 for (unsigned p = 0; p < PRIO_COUNT; p++)
@@ -700,7 +698,7 @@ void cluster_manager_refresh_stats(struct cluster_manager *m)
                                 uint32_t now = b->now[map[i].kind], max = b->max[map[i].kind];
 
                                 if (max == UINT32_MAX && !b->track_remaining)
-                                        continue;       /* never opens: the slots stay untouched */
+                                        continue; /* never opens: the slots stay untouched */
                                 if (breaker_open(c, p, map[i].kind) || stats_read(m->server->stats, cluster_stat(c, map[i].open[p])))
                                         stat_set(st, cluster_stat(c, map[i].open[p]), breaker_open(c, p, map[i].kind));
                                 if (b->track_remaining)
@@ -713,10 +711,10 @@ void cluster_manager_free(struct cluster_manager *m)
 {
         if (!m)
                 return;
-        STRMAP_EACH(&m->warming, it)
-        main_free(it->value);
-        STRMAP_EACH(&m->active, it)
-        main_free(it->value);
+        STRMAP_EACH (&m->warming, it)
+                main_free(it->value);
+        STRMAP_EACH (&m->active, it)
+                main_free(it->value);
         strmap_fini(&m->warming);
         strmap_fini(&m->active);
         snapshot_unref(m->snapshot);

@@ -13,7 +13,7 @@
 /* An immutable list of hosts; a worker takes it over when it arrives. */
 struct host_list {
         _Atomic unsigned refs;
-        uint64_t version;                       /* grows with each list of one cluster */
+        uint64_t version; /* grows with each list of one cluster */
         struct host_desc **v;
         size_t n;
 };
@@ -28,7 +28,7 @@ struct stat_owner {
         stat_id base;
 };
 
-struct host_desc *host_desc_new(void);          /* one reference; strings are malloc'd copies */
+struct host_desc *host_desc_new(void); /* one reference; strings are malloc'd copies */
 struct host_desc *host_desc_ref(struct host_desc *h);
 void host_desc_unref(struct server *s, struct host_desc *h);
 
@@ -38,11 +38,11 @@ struct cluster_shared {
         struct arena arena;
         struct server *server;
         pthread_mutex_t lock;
-        struct host_list *latest;               /* the lock's; NULL: never found out */
+        struct host_list *latest; /* the lock's; NULL: never found out */
         struct breakers breaker[PRIO_COUNT];
         bool locality_weighted;
-        unsigned cleanup_ms;                    /* ORIGINAL_DST: idle hosts are forgotten */
-        uint64_t hash;                          /* of the message: an equal update changes nothing */
+        unsigned cleanup_ms; /* ORIGINAL_DST: idle hosts are forgotten */
+        uint64_t hash;       /* of the message: an equal update changes nothing */
 };
 
 static inline struct cluster_shared *cluster_shared(const struct cluster_info *c)
@@ -55,7 +55,7 @@ struct cluster_manager;
 unsigned cluster_index_take(struct cluster_manager *m);
 void cluster_index_give(struct cluster_manager *m, unsigned index);
 
-struct host_list *cluster_latest(const struct cluster_info *c);        /* a reference, or NULL */
+struct host_list *cluster_latest(const struct cluster_info *c); /* a reference, or NULL */
 
 /* Builds the immutable part. NULL with diagnostics. Main thread. */
 struct cluster_info *cluster_info_build(struct server *s, const struct Xds__Cluster *proto, const struct diag_at *at, struct diags *d);
@@ -64,11 +64,11 @@ struct cluster_info *cluster_info_build(struct server *s, const struct Xds__Clus
 struct lb *lb_new(const struct cluster_info *info);
 void lb_free(struct lb *l);
 void lb_update(struct lb *l, struct host *const *hosts, size_t n);
-struct host *lb_pick(struct lb *l, struct cluster *c, const struct lb_ctx *ctx);       /* borrowed; NULL: none */
+struct host *lb_pick(struct lb *l, struct cluster *c, const struct lb_ctx *ctx); /* borrowed; NULL: none */
 
 /* Worker side of the main thread's posts. */
 void cluster_hosts_apply(struct worker *w, const struct cluster_info *info, struct host_list *l);
-void worker_snapshot_set(struct worker *w, struct snapshot *s);        /* takes the reference */
+void worker_snapshot_set(struct worker *w, struct snapshot *s); /* takes the reference */
 void worker_clusters_fini(struct worker *w);
 
 #endif

@@ -22,7 +22,7 @@ enum { REFRESH_MIN_MS = 1000, ADDRESSES_MAX = 256 };
 
 struct target {
         struct dns_cluster *dc;
-        const Xds__LocalityLbEndpoints *loc;    /* in the info's arena */
+        const Xds__LocalityLbEndpoints *loc; /* in the info's arena */
         const Xds__LbEndpoint *ep;
         struct str name;
         uint16_t port;
@@ -30,7 +30,7 @@ struct target {
         struct loop_timer timer;
         struct addr *v;
         unsigned n;
-        bool answered;                          /* once, well or badly */
+        bool answered; /* once, well or badly */
         uint64_t backoff_ms;
 };
 
@@ -58,7 +58,7 @@ static void rebuild(struct dns_cluster *dc)
 
         for (size_t i = 0; i < dc->n; i++) {
                 if (!dc->v[i].answered)
-                        return;                 /* the first list waits for all names */
+                        return; /* the first list waits for all names */
                 n += dc->v[i].n;
         }
         l = host_list_new(n);
@@ -104,7 +104,7 @@ static void take(struct target *t, const struct dns_result *r)
                 t->v[i] = r->v[i];
                 addr_set_port(&t->v[i], t->port);
         }
-        if (!logical && t->n)                   /* servers rotate answers: the same set is the same list */
+        if (!logical && t->n) /* servers rotate answers: the same set is the same list */
                 qsort(t->v, t->n, sizeof(*t->v), addr_order);
 }
 
@@ -219,11 +219,13 @@ static void target_init(struct dns_cluster *dc, struct target *t, const Xds__Loc
         t->ep = ep;
         t->timer.fn = timer_fired;
         t->timer.arg = t;
-        if (!ad || ad->address_case != XDS__ADDRESS__ADDRESS_SOCKET_ADDRESS || !ad->socket_address->address || !ad->socket_address->address[0]) {
+        if (!ad || ad->address_case != XDS__ADDRESS__ADDRESS_SOCKET_ADDRESS || !ad->socket_address->address ||
+            !ad->socket_address->address[0]) {
                 diag_add(d, DIAG_ERROR, NULL, at, "endpoint.address.socket_address is missing: a DNS cluster needs names");
                 return;
         }
-        if (ad->socket_address->port_specifier_case != XDS__SOCKET_ADDRESS__PORT_SPECIFIER_PORT_VALUE || ad->socket_address->port_value > 65535) {
+        if (ad->socket_address->port_specifier_case != XDS__SOCKET_ADDRESS__PORT_SPECIFIER_PORT_VALUE ||
+            ad->socket_address->port_value > 65535) {
                 diag_add(d, DIAG_ERROR, NULL, at, "endpoint.address.socket_address.port_value must be a port (0 to 65535)");
                 return;
         }
@@ -254,7 +256,8 @@ struct dns_cluster *dns_cluster_new(struct cluster_main *c, const struct diag_at
         if (c->info->type == CLUSTER_LOGICAL_DNS && dc->n != 1) {
                 struct diag_at sub = at_path(&a, at, ".load_assignment");
 
-                diag_add(d, DIAG_ERROR, NULL, &sub, "LOGICAL_DNS clusters must have a single locality_lb_endpoint and a single lb_endpoint");
+                diag_add(d, DIAG_ERROR, NULL, &sub,
+                         "LOGICAL_DNS clusters must have a single locality_lb_endpoint and a single lb_endpoint");
         }
         if (d->errors == errors && c->manager && cluster_manager_server(c->manager)->opts.mode == SERVER_SERVE)
                 dc->dns = cluster_manager_dns(c->manager, p, at, d);

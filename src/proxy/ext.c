@@ -35,7 +35,8 @@ static struct str type_name(struct str url)
         return slash < 0 ? url : str_sub(url, (size_t)slash + 1, url.n);
 }
 
-static bool typed_struct_read(const char *url, const Gp__Struct *value, struct arena *a, const struct diag_at *at, struct diags *d, struct ext *out)
+static bool typed_struct_read(const char *url, const Gp__Struct *value, struct arena *a, const struct diag_at *at, struct diags *d,
+                              struct ext *out)
 {
         static const Gp__Struct empty = GP__STRUCT__INIT;
         const ProtobufCMessageDescriptor *t;

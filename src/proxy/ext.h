@@ -17,7 +17,7 @@ struct Xds__Metadata;
 /* The content of a typed_config. A TypedStruct (udpa.type.v1, xds.type.v3) is looked through: its Struct is read as the message that its
  * type_url names. */
 struct ext {
-        struct str type;                        /* full message name, without "type.googleapis.com/" */
+        struct str type; /* full message name, without "type.googleapis.com/" */
         const ProtobufCMessage *msg;
 };
 
@@ -37,7 +37,7 @@ uint64_t duration_ms(const struct Gp__Duration *d, uint64_t otherwise, const str
 /* metadata.filter_metadata[filter].fields[key...]; NULL when absent. */
 const struct Gp__Struct *metadata_struct(const struct Xds__Metadata *m, const char *filter);
 const struct Gp__Value *struct_value(const struct Gp__Struct *s, struct str key);
-struct str struct_str(const struct Gp__Struct *s, const char *key);     /* a string field, or "" */
+struct str struct_str(const struct Gp__Struct *s, const char *key); /* a string field, or "" */
 
 /* A socket_address or pipe. False with a diagnostic: a name where an address must be, a bad port, an address type we do not have. */
 bool address_read(const struct Xds__Address *a, struct addr *out, const struct diag_at *at, struct diags *d);

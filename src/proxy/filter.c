@@ -6,8 +6,8 @@
 #include "proxy/ext.h"
 
 static const struct http_filter *const filters[] = {
-        &http_filter_router,        &http_filter_fault,         &http_filter_cors,        &http_filter_grpc_stats,
-        &http_filter_istio_alpn,    &http_filter_peer_metadata, &http_filter_istio_stats,
+        &http_filter_router,     &http_filter_fault,         &http_filter_cors,        &http_filter_grpc_stats,
+        &http_filter_istio_alpn, &http_filter_peer_metadata, &http_filter_istio_stats,
 };
 
 const struct http_filter *http_filter_find(struct str type)
@@ -46,8 +46,8 @@ bool http_filter_route_config(struct server *s, struct config_mem *m, const stru
         }
         out->filter = find_route_type(e.type);
         if (!out->filter) {
-                diag_add(d, optional ? DIAG_WARNING : DIAG_ERROR, NULL, at, "route configuration for HTTP filter \"" STR_FMT "\" is not supported",
-                         STR_ARG(e.type));
+                diag_add(d, optional ? DIAG_WARNING : DIAG_ERROR, NULL, at,
+                         "route configuration for HTTP filter \"" STR_FMT "\" is not supported", STR_ARG(e.type));
                 return false;
         }
         out->config = out->filter->build_route(s, m, e.msg, at, d);

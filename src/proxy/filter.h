@@ -1,8 +1,8 @@
 /* HTTP filters: what an HTTP connection manager does with a request between reading its head and handing it to the router, and with the
  * response on its way back. The table of filters is static (filter.c); one that is not in it is refused by name.
  *
- * A filter's configuration is built on the main thread and immutable; its per-request state is a zeroed block in the request's arena. Requests
- * pass the filters in order, responses (local replies too) in reverse. */
+ * A filter's configuration is built on the main thread and immutable; its per-request state is a zeroed block in the request's arena.
+ * Requests pass the filters in order, responses (local replies too) in reverse. */
 #ifndef PROXY_FILTER_H
 #define PROXY_FILTER_H
 
@@ -15,24 +15,25 @@ struct Gp__Any;
 
 enum filter_step {
         FILTER_CONTINUE,
-        FILTER_STOP,            /* the filter answered, or it waits and will call hcm_continue() */
+        FILTER_STOP, /* the filter answered, or it waits and will call hcm_continue() */
 };
 
 struct http_filter {
-        const char *type;                       /* of its typed_config */
-        const char *route_type;                 /* of its typed_per_filter_config; NULL: it has none */
+        const char *type;       /* of its typed_config */
+        const char *route_type; /* of its typed_per_filter_config; NULL: it has none */
         size_t state_bytes;
         /* NULL with diagnostics. What needs release is registered with m. */
         void *(*build)(struct server *s, struct config_mem *m, const ProtobufCMessage *config, const struct diag_at *at, struct diags *d);
-        void *(*build_route)(struct server *s, struct config_mem *m, const ProtobufCMessage *config, const struct diag_at *at, struct diags *d);
+        void *(*build_route)(struct server *s, struct config_mem *m, const ProtobufCMessage *config, const struct diag_at *at,
+                             struct diags *d);
         /* Each may be NULL. */
         enum filter_step (*on_request)(const void *config, struct hcm_stream *s, void *state);
         void (*on_request_data)(const void *config, struct hcm_stream *s, void *state, const struct chain *data, bool end);
         void (*on_response)(const void *config, struct hcm_stream *s, void *state, struct http_head *resp);
         void (*on_response_data)(const void *config, struct hcm_stream *s, void *state, const struct chain *data, bool end);
         void (*on_response_trailers)(const void *config, struct hcm_stream *s, void *state, struct http_head *trailers);
-        void (*on_log)(const void *config, struct hcm_stream *s, void *state);          /* the stream_info is complete */
-        void (*on_end)(const void *config, struct hcm_stream *s, void *state);          /* stop timers; the stream goes */
+        void (*on_log)(const void *config, struct hcm_stream *s, void *state); /* the stream_info is complete */
+        void (*on_end)(const void *config, struct hcm_stream *s, void *state); /* stop timers; the stream goes */
 };
 
 /* By the type in a typed_config; NULL: none. */

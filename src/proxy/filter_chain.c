@@ -15,11 +15,7 @@
 #include <stdlib.h>
 
 const struct network_filter *const network_filters[] = {
-        &network_filter_tcp_proxy,
-        &network_filter_hcm,
-        &network_filter_metadata_exchange,
-        &network_filter_istio_stats,
-        NULL,
+        &network_filter_tcp_proxy, &network_filter_hcm, &network_filter_metadata_exchange, &network_filter_istio_stats, NULL,
 };
 
 struct diag_at filter_path(struct filter_build *b, const char *fmt, ...)
@@ -51,11 +47,13 @@ static bool filter_build(struct filter_build *b, struct filter_chain *c, const X
         bool ok = false;
 
         b->at = filter_path(b, ".typed_config");
-        if (!ext_read(p->config_type_case == XDS__FILTER__CONFIG_TYPE_TYPED_CONFIG ? p->typed_config : NULL, b->arena, &b->at, b->diags, &e))
+        if (!ext_read(p->config_type_case == XDS__FILTER__CONFIG_TYPE_TYPED_CONFIG ? p->typed_config : NULL, b->arena, &b->at, b->diags,
+                      &e))
                 goto out;
         f->def = filter_find(e.type);
         if (!f->def) {
-                diag_add(b->diags, DIAG_ERROR, NULL, &outer, "network filter \"%s\" (" STR_FMT ") is not supported", p->name ? p->name : "", STR_ARG(e.type));
+                diag_add(b->diags, DIAG_ERROR, NULL, &outer, "network filter \"%s\" (" STR_FMT ") is not supported", p->name ? p->name : "",
+                         STR_ARG(e.type));
                 goto out;
         }
         if (f->def->terminal != last) {
@@ -86,12 +84,13 @@ static bool transport_ok(struct filter_build *b, const Xds__FilterChain *p)
                 return false;
         if (e.msg->descriptor == &xds__raw_buffer__descriptor)
                 return true;
-        diag_add(b->diags, DIAG_ERROR, NULL, &at, "\"" STR_FMT "\" is not supported: this version terminates no TLS at listeners", STR_ARG(e.type));
+        diag_add(b->diags, DIAG_ERROR, NULL, &at, "\"" STR_FMT "\" is not supported: this version terminates no TLS at listeners",
+                 STR_ARG(e.type));
         return false;
 }
 
-struct filter_chain *filter_chain_build(struct server *s, const struct listener_config *l, const struct Xds__FilterChain *proto, struct str stat_prefix,
-                                        const struct diag_at *at, struct diags *d)
+struct filter_chain *filter_chain_build(struct server *s, const struct listener_config *l, const struct Xds__FilterChain *proto,
+                                        struct str stat_prefix, const struct diag_at *at, struct diags *d)
 {
         struct filter_chain *c = MEM_NEW(struct filter_chain);
         struct filter_build b = { .server = s, .diags = d, .at = *at, .arena = &c->arena, .listener = l, .stat_prefix = stat_prefix };

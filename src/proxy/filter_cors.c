@@ -20,7 +20,7 @@ struct cors_policy {
 
 struct cors_state {
         const struct cors_policy *policy;
-        struct str origin;                      /* an allowed one; "" not a CORS request */
+        struct str origin; /* an allowed one; "" not a CORS request */
 };
 
 static struct cors_policy *policy_new(struct config_mem *m, struct Xds__StringMatcher *const *v, size_t n, const struct diag_at *at,
@@ -45,14 +45,14 @@ static struct str keep(struct config_mem *m, const char *s)
 }
 
 /* The two messages have the same fields by the same names. */
-#define POLICY_FIELDS(m, c, p)                                                                         \
-        do {                                                                                           \
-                (c)->methods = keep((m), (p)->allow_methods);                                          \
-                (c)->headers = keep((m), (p)->allow_headers);                                          \
-                (c)->expose = keep((m), (p)->expose_headers);                                          \
-                (c)->max_age = keep((m), (p)->max_age);                                                \
-                (c)->credentials = (p)->allow_credentials && (p)->allow_credentials->value;            \
-                (c)->private_network = (p)->allow_private_network_access && (p)->allow_private_network_access->value;          \
+#define POLICY_FIELDS(m, c, p)                                                                                                  \
+        do {                                                                                                                    \
+                (c)->methods = keep((m), (p)->allow_methods);                                                                   \
+                (c)->headers = keep((m), (p)->allow_headers);                                                                   \
+                (c)->expose = keep((m), (p)->expose_headers);                                                                   \
+                (c)->max_age = keep((m), (p)->max_age);                                                                         \
+                (c)->credentials = (p)->allow_credentials && (p)->allow_credentials->value;                                     \
+                (c)->private_network = (p)->allow_private_network_access && (p)->allow_private_network_access->value;           \
                 (c)->forward_preflights = !(p)->forward_not_matching_preflights || (p)->forward_not_matching_preflights->value; \
         } while (0)
 
@@ -68,7 +68,8 @@ struct cors_policy *cors_policy_build(struct config_mem *m, const struct Xds__Co
         return c;
 }
 
-static void *cors_build_route(struct server *s, struct config_mem *m, const ProtobufCMessage *config, const struct diag_at *at, struct diags *d)
+static void *cors_build_route(struct server *s, struct config_mem *m, const ProtobufCMessage *config, const struct diag_at *at,
+                              struct diags *d)
 {
         const struct XdsCors__CorsPolicy *p = (const struct XdsCors__CorsPolicy *)config;
         struct cors_policy *c = policy_new(m, p->allow_origin_string_match, p->n_allow_origin_string_match, at, d);

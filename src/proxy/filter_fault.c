@@ -14,20 +14,21 @@ struct fault {
         uint64_t delay_ms;
         struct fraction delay_share, abort_share;
         int status;
-        int grpc_status;                        /* -1: none */
+        int grpc_status; /* -1: none */
         struct str upstream_cluster;
         struct header_matches headers;
-        uint32_t max_active;                    /* 0: no limit */
+        uint32_t max_active; /* 0: no limit */
         _Atomic uint32_t active;
 };
 
 struct fault_state {
         struct loop_timer timer;
-        struct fault *fault;                    /* the one in force; NULL: none */
+        struct fault *fault; /* the one in force; NULL: none */
         bool counted;
 };
 
-static void *fault_build(struct server *srv, struct config_mem *m, const ProtobufCMessage *config, const struct diag_at *at, struct diags *d)
+static void *fault_build(struct server *srv, struct config_mem *m, const ProtobufCMessage *config, const struct diag_at *at,
+                         struct diags *d)
 {
         const struct Xds__HTTPFault *p = (const struct Xds__HTTPFault *)config;
         struct fault *f = ARENA_NEW(&m->arena, struct fault);
@@ -172,7 +173,8 @@ static void on_delay_over(struct loop_timer *t)
 static enum filter_step fault_on_request(const void *config, struct hcm_stream *s, void *state)
 {
         struct fault_state *st = state;
-        const struct route_filter_config *rc = s->pick.route ? route_filter_config(s->table, &s->pick, STR("envoy.filters.http.fault")) : NULL;
+        const struct route_filter_config *rc = s->pick.route ? route_filter_config(s->table, &s->pick, STR("envoy.filters.http.fault"))
+                                                             : NULL;
         struct fault *f = rc && rc->config ? rc->config : (struct fault *)config;
         uint64_t ms;
 

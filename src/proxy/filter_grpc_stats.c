@@ -12,8 +12,8 @@ struct grpc_stats {
 /* Length-prefixed messages (gRPC over HTTP/2): one byte of flags, four of length. */
 struct frame_count {
         uint64_t messages;
-        uint32_t left;                          /* bytes of the current message still to come */
-        unsigned prefix;                        /* bytes of the prefix seen */
+        uint32_t left;   /* bytes of the current message still to come */
+        unsigned prefix; /* bytes of the prefix seen */
         uint32_t length;
 };
 
@@ -22,17 +22,21 @@ struct grpc_stats_state {
         struct stream_kv kv;
 };
 
-static void *grpc_stats_build(struct server *s, struct config_mem *m, const ProtobufCMessage *config, const struct diag_at *at, struct diags *d)
+static void *grpc_stats_build(struct server *s, struct config_mem *m, const ProtobufCMessage *config, const struct diag_at *at,
+                              struct diags *d)
 {
         const struct XdsGrpcStats__FilterConfig *p = (const struct XdsGrpcStats__FilterConfig *)config;
         struct grpc_stats *g = ARENA_NEW(&m->arena, struct grpc_stats);
         bool all = p->per_method_stat_specifier_case == XDS_GRPC_STATS__FILTER_CONFIG__PER_METHOD_STAT_SPECIFIER_STATS_FOR_ALL_METHODS &&
-                p->stats_for_all_methods->value;
+                   p->stats_for_all_methods->value;
 
         g->emit_filter_state = p->emit_filter_state;
-        if (all || p->per_method_stat_specifier_case == XDS_GRPC_STATS__FILTER_CONFIG__PER_METHOD_STAT_SPECIFIER_INDIVIDUAL_METHOD_STATS_ALLOWLIST ||
+        if (all ||
+            p->per_method_stat_specifier_case ==
+                    XDS_GRPC_STATS__FILTER_CONFIG__PER_METHOD_STAT_SPECIFIER_INDIVIDUAL_METHOD_STATS_ALLOWLIST ||
             p->enable_upstream_stats)
-                diag_add(d, DIAG_WARNING, NULL, at, "statistics by gRPC method are not kept: only message counts for filter state and Istio's metrics");
+                diag_add(d, DIAG_WARNING, NULL, at,
+                         "statistics by gRPC method are not kept: only message counts for filter state and Istio's metrics");
         return g;
 }
 
@@ -104,7 +108,8 @@ static void on_log(const void *config, struct hcm_stream *s, void *state)
         if (!g->emit_filter_state)
                 return;
         st->kv.name = STR("envoy.filters.http.grpc_stats");
-        st->kv.text = arena_printf(s->arena, "%llu,%llu", (unsigned long long)st->request.messages, (unsigned long long)st->response.messages);
+        st->kv.text = arena_printf(s->arena, "%llu,%llu", (unsigned long long)st->request.messages,
+                                   (unsigned long long)st->response.messages);
         st->kv.next = s->si.filter_state;
         s->si.filter_state = &st->kv;
 }

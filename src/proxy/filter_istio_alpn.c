@@ -1,10 +1,10 @@
-/* Istio's ALPN filter: which application protocols a TLS connection to the upstream offers, by the request's protocol. It matters where a proxy
- * originates TLS; connections in clear text take no notice. The lists are kept with the configuration. */
+/* Istio's ALPN filter: which application protocols a TLS connection to the upstream offers, by the request's protocol. It matters where a
+ * proxy originates TLS; connections in clear text take no notice. The lists are kept with the configuration. */
 #include "envoy/istio_alpn.pb-c.h"
 #include "proxy/hcm.h"
 
 struct alpn {
-        struct str *offer[3];                   /* by protocol: HTTP/1.0, HTTP/1.1, HTTP/2 */
+        struct str *offer[3]; /* by protocol: HTTP/1.0, HTTP/1.1, HTTP/2 */
         size_t n[3];
 };
 

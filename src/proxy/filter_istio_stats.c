@@ -1,5 +1,5 @@
-/* Istio's standard metrics for HTTP: istio_requests_total, istio_request_duration_milliseconds, istio_request_bytes, istio_response_bytes and,
- * for gRPC, istio_request_messages_total and istio_response_messages_total, with Istio's labels. Written when a request is over. */
+/* Istio's standard metrics for HTTP: istio_requests_total, istio_request_duration_milliseconds, istio_request_bytes, istio_response_bytes
+ * and, for gRPC, istio_request_messages_total and istio_response_messages_total, with Istio's labels. Written when a request is over. */
 #include "proxy/hcm.h"
 
 #include "base/mem.h"
@@ -9,38 +9,38 @@
 #include "proxy/ext.h"
 #include "proxy/peer_info.h"
 
-#define LABELS(X)                                                                                                             \
-        X(REPORTER, "reporter")                                                                                               \
-        X(SOURCE_WORKLOAD, "source_workload")                                                                                 \
-        X(SOURCE_CANONICAL_SERVICE, "source_canonical_service")                                                               \
-        X(SOURCE_CANONICAL_REVISION, "source_canonical_revision")                                                             \
-        X(SOURCE_WORKLOAD_NAMESPACE, "source_workload_namespace")                                                             \
-        X(SOURCE_PRINCIPAL, "source_principal")                                                                               \
-        X(SOURCE_APP, "source_app")                                                                                           \
-        X(SOURCE_VERSION, "source_version")                                                                                   \
-        X(SOURCE_CLUSTER, "source_cluster")                                                                                   \
-        X(DESTINATION_WORKLOAD, "destination_workload")                                                                       \
-        X(DESTINATION_WORKLOAD_NAMESPACE, "destination_workload_namespace")                                                   \
-        X(DESTINATION_PRINCIPAL, "destination_principal")                                                                     \
-        X(DESTINATION_APP, "destination_app")                                                                                 \
-        X(DESTINATION_VERSION, "destination_version")                                                                         \
-        X(DESTINATION_SERVICE, "destination_service")                                                                         \
-        X(DESTINATION_CANONICAL_SERVICE, "destination_canonical_service")                                                     \
-        X(DESTINATION_CANONICAL_REVISION, "destination_canonical_revision")                                                   \
-        X(DESTINATION_SERVICE_NAME, "destination_service_name")                                                               \
-        X(DESTINATION_SERVICE_NAMESPACE, "destination_service_namespace")                                                     \
-        X(DESTINATION_CLUSTER, "destination_cluster")                                                                         \
-        X(REQUEST_PROTOCOL, "request_protocol")                                                                               \
-        X(RESPONSE_CODE, "response_code")                                                                                     \
-        X(GRPC_RESPONSE_STATUS, "grpc_response_status")                                                                       \
-        X(RESPONSE_FLAGS, "response_flags")                                                                                   \
+#define LABELS(X)                                                           \
+        X(REPORTER, "reporter")                                             \
+        X(SOURCE_WORKLOAD, "source_workload")                               \
+        X(SOURCE_CANONICAL_SERVICE, "source_canonical_service")             \
+        X(SOURCE_CANONICAL_REVISION, "source_canonical_revision")           \
+        X(SOURCE_WORKLOAD_NAMESPACE, "source_workload_namespace")           \
+        X(SOURCE_PRINCIPAL, "source_principal")                             \
+        X(SOURCE_APP, "source_app")                                         \
+        X(SOURCE_VERSION, "source_version")                                 \
+        X(SOURCE_CLUSTER, "source_cluster")                                 \
+        X(DESTINATION_WORKLOAD, "destination_workload")                     \
+        X(DESTINATION_WORKLOAD_NAMESPACE, "destination_workload_namespace") \
+        X(DESTINATION_PRINCIPAL, "destination_principal")                   \
+        X(DESTINATION_APP, "destination_app")                               \
+        X(DESTINATION_VERSION, "destination_version")                       \
+        X(DESTINATION_SERVICE, "destination_service")                       \
+        X(DESTINATION_CANONICAL_SERVICE, "destination_canonical_service")   \
+        X(DESTINATION_CANONICAL_REVISION, "destination_canonical_revision") \
+        X(DESTINATION_SERVICE_NAME, "destination_service_name")             \
+        X(DESTINATION_SERVICE_NAMESPACE, "destination_service_namespace")   \
+        X(DESTINATION_CLUSTER, "destination_cluster")                       \
+        X(REQUEST_PROTOCOL, "request_protocol")                             \
+        X(RESPONSE_CODE, "response_code")                                   \
+        X(GRPC_RESPONSE_STATUS, "grpc_response_status")                     \
+        X(RESPONSE_FLAGS, "response_flags")                                 \
         X(CONNECTION_SECURITY_POLICY, "connection_security_policy")
 
 enum {
 #define X(id, name) L_##id,
         LABELS(X)
 #undef X
-        L_COUNT
+                L_COUNT
 };
 
 static const char *const label_names[L_COUNT] = {
@@ -58,12 +58,13 @@ static const struct stat_family response_messages = { "istio_response_messages_t
 
 struct istio_stats {
         const struct peer_info *self;
-        bool gateway;                           /* reporter SERVER_GATEWAY */
+        bool gateway; /* reporter SERVER_GATEWAY */
         bool no_host_fallback;
-        bool removed[L_COUNT];                  /* tags_to_remove of every metric */
+        bool removed[L_COUNT]; /* tags_to_remove of every metric */
 };
 
-static void *istio_stats_build(struct server *s, struct config_mem *m, const ProtobufCMessage *config, const struct diag_at *at, struct diags *d)
+static void *istio_stats_build(struct server *s, struct config_mem *m, const ProtobufCMessage *config, const struct diag_at *at,
+                               struct diags *d)
 {
         const struct XdsIstioStats__PluginConfig *p = (const struct XdsIstioStats__PluginConfig *)config;
         struct istio_stats *c = ARENA_NEW(&m->arena, struct istio_stats);
@@ -76,7 +77,8 @@ static void *istio_stats_build(struct server *s, struct config_mem *m, const Pro
                 struct diag_at here = at_path(&m->scratch, at, ".metrics[%zu]", i);
 
                 if (q->n_dimensions || q->drop || (q->match && *q->match) || (q->name && *q->name)) {
-                        diag_add(d, DIAG_ERROR, NULL, &here, "only tags_to_remove for all metrics is supported: no name, match, dimensions or drop");
+                        diag_add(d, DIAG_ERROR, NULL, &here,
+                                 "only tags_to_remove for all metrics is supported: no name, match, dimensions or drop");
                         return NULL;
                 }
                 for (size_t k = 0; k < q->n_tags_to_remove; k++)

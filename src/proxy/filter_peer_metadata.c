@@ -1,8 +1,8 @@
 /* Istio's metadata exchange over HTTP headers (io.istio.http.peer_metadata.Config).
  *
- * Towards the upstream a proxy says who it is; from the downstream it learns who calls, and answers in kind. What was learnt is taken out of the
- * message, so that applications do not see it. Discovery by workload or baggage has no source here: with istio_headers beside it, as Istio
- * configures it, nothing is lost. */
+ * Towards the upstream a proxy says who it is; from the downstream it learns who calls, and answers in kind. What was learnt is taken out
+ * of the message, so that applications do not see it. Discovery by workload or baggage has no source here: with istio_headers beside it, as
+ * Istio configures it, nothing is lost. */
 #include "envoy/core.pb-c.h"
 #include "envoy/istio_peer_metadata.pb-c.h"
 #include "google/struct.pb-c.h"
@@ -38,7 +38,8 @@ static bool propagates(struct XdsPeer__Config__PropagationMethod *const *v, size
         return false;
 }
 
-static void *exchange_build(struct server *s, struct config_mem *m, const ProtobufCMessage *config, const struct diag_at *at, struct diags *d)
+static void *exchange_build(struct server *s, struct config_mem *m, const ProtobufCMessage *config, const struct diag_at *at,
+                            struct diags *d)
 {
         const struct XdsPeer__Config *p = (const struct XdsPeer__Config *)config;
         struct exchange *x = ARENA_NEW(&m->arena, struct exchange);

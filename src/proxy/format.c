@@ -23,15 +23,15 @@
 #include <time.h>
 
 struct op {
-        const struct operator_ *def;            /* NULL: literal */
-        struct str text;                        /* literal; or the argument */
-        struct str name, other;                 /* headers, lower case; metadata namespace */
+        const struct operator_ *def; /* NULL: literal */
+        struct str text;             /* literal; or the argument */
+        struct str name, other;      /* headers, lower case; metadata namespace */
         uint16_t name_id, other_id;
-        struct str *path;                       /* metadata keys */
+        struct str *path; /* metadata keys */
         unsigned npath;
-        size_t max;                             /* :Z; 0: no limit */
-        unsigned from, to;                      /* COMMON_DURATION */
-        uint64_t unit;                          /* divisor of µs; 0: nanoseconds */
+        size_t max;        /* :Z; 0: no limit */
+        unsigned from, to; /* COMMON_DURATION */
+        uint64_t unit;     /* divisor of µs; 0: nanoseconds */
 };
 
 struct operator_ {
@@ -108,9 +108,10 @@ static bool parse_duration(struct op *op, struct arena *a, const char **why)
                 const char *name;
                 enum stream_time t;
         } points[] = {
-                { "DS_RX_BEG", ST_START },     { "DS_RX_END", ST_DS_RX_END },       { "US_CX_BEG", ST_US_CX_BEG }, { "US_CX_END", ST_US_CX_END },
-                { "US_HS_END", ST_US_HS_END }, { "US_TX_BEG", ST_US_TX_BEG },       { "US_TX_END", ST_US_TX_END }, { "US_RX_BEG", ST_US_RX_BEG },
-                { "US_RX_END", ST_US_RX_END }, { "US_RX_BODY_BEG", ST_US_RX_BODY }, { "DS_TX_BEG", ST_DS_TX_BEG }, { "DS_TX_END", ST_DS_TX_END },
+                { "DS_RX_BEG", ST_START },           { "DS_RX_END", ST_DS_RX_END }, { "US_CX_BEG", ST_US_CX_BEG },
+                { "US_CX_END", ST_US_CX_END },       { "US_HS_END", ST_US_HS_END }, { "US_TX_BEG", ST_US_TX_BEG },
+                { "US_TX_END", ST_US_TX_END },       { "US_RX_BEG", ST_US_RX_BEG }, { "US_RX_END", ST_US_RX_END },
+                { "US_RX_BODY_BEG", ST_US_RX_BODY }, { "DS_TX_BEG", ST_DS_TX_BEG }, { "DS_TX_END", ST_DS_TX_END },
         };
         struct str rest = op->text, part[3] = { 0 };
         unsigned n = 0, found = 0;
@@ -226,7 +227,7 @@ static void put_time(struct str pattern, uint64_t real_us, struct buf *out)
                 } else if (d == 's') {
                         buf_u64(out, (uint64_t)s);
                         i++;
-                } else if (d == 'E' && i + 3 < pattern.n && pattern.p[i + 3] == 'S') {  /* %E3S */
+                } else if (d == 'E' && i + 3 < pattern.n && pattern.p[i + 3] == 'S') { /* %E3S */
                         snprintf(text, sizeof(text), "%02d.%06llu", tm.tm_sec, (unsigned long long)(real_us % 1000000));
                         buf_append(out, text, 3 + (size_t)(pattern.p[i + 2] - '0') % 7);
                         i += 3;
@@ -300,11 +301,11 @@ static const struct addr *remote_of(const struct stream_info *si)
         return si->remote ? si->remote : si->conn ? si->conn->remote : NULL;
 }
 
-#define R(name, expr)                                                                                  \
-        static bool r_##name(const struct op *op, const struct stream_info *si, struct buf *out)       \
-        {                                                                                              \
-                (void)op;                                                                              \
-                return expr;                                                                           \
+#define R(name, expr)                                                                            \
+        static bool r_##name(const struct op *op, const struct stream_info *si, struct buf *out) \
+        {                                                                                        \
+                (void)op;                                                                        \
+                return expr;                                                                     \
         }
 #define CONN(field) (si->conn ? si->conn->field : NULL)
 
@@ -315,7 +316,7 @@ R(details, put(out, si->response_code_details))
 R(flags, put_flags(si->flags, response_flag_short, out))
 R(flags_long, put_flags(si->flags, response_flag_long, out))
 R(termination, put(out, si->termination_details.n || !si->conn ? si->termination_details : si->conn->termination_details))
-R(downstream_failure, si->conn && put(out, si->conn->transport_failure_reason))
+R(downstream_failure, si->conn &&put(out, si->conn->transport_failure_reason))
 R(bytes_received, put_u64(out, si->bytes_received))
 R(bytes_sent, put_u64(out, si->bytes_sent))
 R(duration, put_ms(out, si, ST_START, ST_END))
@@ -327,13 +328,13 @@ R(pool_ready, put_ms(out, si, ST_START, ST_US_TX_BEG))
 R(upstream_host, put_addr(si->upstream_remote ? si->upstream_remote : si->host ? si->host->addr : NULL, WHOLE, out))
 R(upstream_ip, put_addr(si->upstream_remote ? si->upstream_remote : si->host ? si->host->addr : NULL, IP, out))
 R(upstream_port, put_addr(si->upstream_remote ? si->upstream_remote : si->host ? si->host->addr : NULL, PORT, out))
-R(upstream_host_name, si->host && put(out, si->host->desc->hostname))
-R(upstream_cluster, si->cluster && put(out, si->cluster->alt_stat_name))
-R(upstream_cluster_raw, si->cluster && put(out, si->cluster->name))
+R(upstream_host_name, si->host &&put(out, si->host->desc->hostname))
+R(upstream_cluster, si->cluster &&put(out, si->cluster->alt_stat_name))
+R(upstream_cluster_raw, si->cluster &&put(out, si->cluster->name))
 R(upstream_local, put_addr(si->upstream_local, WHOLE, out))
 R(upstream_local_ip, put_addr(si->upstream_local, IP, out))
 R(upstream_local_port, put_addr(si->upstream_local, PORT, out))
-R(upstream_conn_id, si->upstream_conn_id && put_u64(out, si->upstream_conn_id))
+R(upstream_conn_id, si->upstream_conn_id &&put_u64(out, si->upstream_conn_id))
 R(attempts, put_u64(out, si->attempts))
 R(remote, put_addr(remote_of(si), WHOLE, out))
 R(remote_ip, put_addr(remote_of(si), IP, out))
@@ -347,11 +348,11 @@ R(local_port, put_addr(CONN(local), PORT, out))
 R(direct_local, put_addr(CONN(direct_local), WHOLE, out))
 R(direct_local_ip, put_addr(CONN(direct_local), IP, out))
 R(direct_local_port, put_addr(CONN(direct_local), PORT, out))
-R(sni, si->conn && put(out, si->conn->sni))
+R(sni, si->conn &&put(out, si->conn->sni))
 R(route_name, put(out, si->route_name))
 R(virtual_cluster, put(out, si->virtual_cluster_name))
-R(filter_chain, si->conn && put(out, si->conn->filter_chain_name))
-R(conn_id, si->conn && put_u64(out, si->conn->id))
+R(filter_chain, si->conn &&put(out, si->conn->filter_chain_name))
+R(conn_id, si->conn &&put_u64(out, si->conn->id))
 R(stream_id, put(out, si->stream_id))
 R(hostname, si->conn && si->conn->worker && put(out, si->conn->worker->server->hostname))
 R(ds_tls_version, si->conn && si->conn->tls && put(out, str_of(si->conn->tls->version)))
@@ -359,9 +360,9 @@ R(ds_tls_cipher, si->conn && si->conn->tls && put(out, str_of(si->conn->tls->cip
 R(ds_peer_subject, si->conn && si->conn->tls && put(out, si->conn->tls->peer_subject))
 R(ds_peer_uri, si->conn && si->conn->tls && si->conn->tls->npeer_uri_san && put(out, si->conn->tls->peer_uri_san[0]))
 R(ds_peer_dns, si->conn && si->conn->tls && si->conn->tls->npeer_dns_san && put(out, si->conn->tls->peer_dns_san[0]))
-R(us_tls_version, si->upstream_tls && put(out, str_of(si->upstream_tls->version)))
-R(us_tls_cipher, si->upstream_tls && put(out, str_of(si->upstream_tls->cipher)))
-R(us_peer_subject, si->upstream_tls && put(out, si->upstream_tls->peer_subject))
+R(us_tls_version, si->upstream_tls &&put(out, str_of(si->upstream_tls->version)))
+R(us_tls_cipher, si->upstream_tls &&put(out, str_of(si->upstream_tls->cipher)))
+R(us_peer_subject, si->upstream_tls &&put(out, si->upstream_tls->peer_subject))
 R(ds_wire_received, put_u64(out, si->ds_wire_received))
 R(ds_wire_sent, put_u64(out, si->ds_wire_sent))
 R(us_wire_received, put_u64(out, si->us_wire_received))
@@ -373,8 +374,8 @@ R(us_head_sent, put_u64(out, si->us_head_sent))
 R(log_type, put(out, si->protocol == SP_NONE ? STR("TcpConnectionEnd") : STR("DownstreamEnd")))
 R(environment, put(out, str_of(getenv(op->text.p))))
 
-/* Envoy writes what the transport says with underscores, so that a line divided at blanks keeps its columns. A reason that the configuration
- * gives (no transport was involved) is a sentence for people, in quotes in every common format, and stays one. */
+/* Envoy writes what the transport says with underscores, so that a line divided at blanks keeps its columns. A reason that the
+ * configuration gives (no transport was involved) is a sentence for people, in quotes in every common format, and stays one. */
 static bool r_upstream_failure(const struct op *op, const struct stream_info *si, struct buf *out)
 {
         size_t from = out->n;
@@ -854,13 +855,15 @@ static bool operator_read(struct format *f, struct str text, size_t *i, const st
                 while (digits < text.n && text.p[digits] >= '0' && text.p[digits] <= '9')
                         digits++;
                 if (!str_u64(str_sub(text, p + 1, digits - p - 1), &max) || !max) {
-                        diag_add(d, DIAG_ERROR, NULL, at, "operator %%" STR_FMT "%%: the length behind ':' must be a positive number", STR_ARG(name));
+                        diag_add(d, DIAG_ERROR, NULL, at, "operator %%" STR_FMT "%%: the length behind ':' must be a positive number",
+                                 STR_ARG(name));
                         return false;
                 }
                 p = digits;
         }
         if (!name.n || p >= text.n || text.p[p] != '%') {
-                diag_add(d, DIAG_ERROR, NULL, at, "bad format at \"" STR_FMT "\": an operator is %%NAME%%, %%NAME(ARGUMENT)%% or %%NAME(ARGUMENT):LENGTH%%",
+                diag_add(d, DIAG_ERROR, NULL, at,
+                         "bad format at \"" STR_FMT "\": an operator is %%NAME%%, %%NAME(ARGUMENT)%% or %%NAME(ARGUMENT):LENGTH%%",
                          STR_ARG(str_sub(text, start - 1, 24)));
                 return false;
         }
@@ -970,7 +973,7 @@ bool format_is_literal(const struct format *f, struct str *text)
 struct json_node {
         enum { J_LITERAL, J_FORMAT, J_MAP, J_LIST } kind;
         struct str key;
-        struct str text;                        /* literal JSON */
+        struct str text; /* literal JSON */
         struct format *format;
         struct json_node *v;
         size_t n;
@@ -987,9 +990,11 @@ static int json_key_cmp(const void *a, const void *b)
         return str_cmp(((const struct json_node *)a)->key, ((const struct json_node *)b)->key);
 }
 
-static bool json_struct(struct format_json *f, struct json_node *node, const Gp__Struct *s, bool sort, const struct diag_at *at, struct diags *d);
+static bool json_struct(struct format_json *f, struct json_node *node, const Gp__Struct *s, bool sort, const struct diag_at *at,
+                        struct diags *d);
 
-static bool json_value(struct format_json *f, struct json_node *node, const Gp__Value *v, bool sort, const struct diag_at *at, struct diags *d)
+static bool json_value(struct format_json *f, struct json_node *node, const Gp__Value *v, bool sort, const struct diag_at *at,
+                       struct diags *d)
 {
         struct buf b = BUF_INIT;
         bool ok = true;
@@ -1017,7 +1022,8 @@ static bool json_value(struct format_json *f, struct json_node *node, const Gp__
         }
 }
 
-static bool json_struct(struct format_json *f, struct json_node *node, const Gp__Struct *s, bool sort, const struct diag_at *at, struct diags *d)
+static bool json_struct(struct format_json *f, struct json_node *node, const Gp__Struct *s, bool sort, const struct diag_at *at,
+                        struct diags *d)
 {
         bool ok = true;
 
@@ -1074,7 +1080,7 @@ static bool json_render(const struct json_node *n, const struct stream_info *si,
                 buf_str(out, n->text);
                 return true;
         case J_FORMAT:
-                if (n->format->n == 1 && n->format->ops[0].def) {       /* one operator alone keeps its type */
+                if (n->format->n == 1 && n->format->ops[0].def) { /* one operator alone keeps its type */
                         if (!op_render(&n->format->ops[0], si, &b)) {
                                 buf_cstr(out, "null");
                                 buf_fini(&b);

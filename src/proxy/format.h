@@ -6,7 +6,7 @@
 #include "base/diag.h"
 #include "proxy/stream_info.h"
 
-struct format;          /* immutable, shareable between threads */
+struct format; /* immutable, shareable between threads */
 struct Gp__Struct;
 
 /* NULL with diagnostics. `omit_empty`: what is absent renders as "" rather than "-" (omit_empty_values; header values use true). */
@@ -19,8 +19,8 @@ bool format_is_literal(const struct format *f, struct str *text);
  * operator (Envoy's keep_empty_value rule). */
 bool format_render_value(const struct format *f, const struct stream_info *si, struct buf *out);
 
-/* json_format: a Struct whose strings are formats. One line, a newline behind it; numeric operators alone in a string become numbers, absent
- * ones null (or are left out with omit_empty); keys sorted with sort_properties. */
+/* json_format: a Struct whose strings are formats. One line, a newline behind it; numeric operators alone in a string become numbers,
+ * absent ones null (or are left out with omit_empty); keys sorted with sort_properties. */
 struct format_json;
 struct format_json *format_json_compile(const struct Gp__Struct *s, bool omit_empty, bool sort, const struct diag_at *at, struct diags *d);
 void format_json_free(struct format_json *f);

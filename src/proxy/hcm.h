@@ -21,10 +21,10 @@
 #include "proxy/worker.h"
 
 enum {
-#define C(id, name) HCM_##id,
-#define G(id, name) HCM_##id,
+#define C(id, name)              HCM_##id,
+#define G(id, name)              HCM_##id,
 #define X(id, name, prom, value) HCM_##id,
-#define H(id, name) HCM_##id,
+#define H(id, name)              HCM_##id,
 #include "proxy/hcm_stats.def"
 #undef C
 #undef G
@@ -43,7 +43,7 @@ struct hcm_filter {
         const struct http_filter *filter;
         struct str name;
         void *config;
-        size_t state_at;                        /* offset in the stream's filter state */
+        size_t state_at; /* offset in the stream's filter state */
         bool disabled;
 };
 
@@ -57,9 +57,9 @@ struct hcm_config {
         struct str stat_prefix;
         enum hcm_codec codec;
         struct http_opts opts;
-        struct rds_slot *rds;                   /* or an inline table */
+        struct rds_slot *rds; /* or an inline table */
         struct route_table *table;
-        struct hcm_filter *filters;             /* without the router */
+        struct hcm_filter *filters; /* without the router */
         size_t nfilters;
         size_t filter_state_bytes;
         struct router_config router;
@@ -67,14 +67,14 @@ struct hcm_config {
         bool log_on_new_request;
 
         struct str server_name, via, user_agent;
-        struct str server_address;              /* what x-forwarded-for says for clients on the loopback: a local address */
+        struct str server_address; /* what x-forwarded-for says for clients on the loopback: a local address */
         enum hcm_server_header server_header;
         bool use_remote_address, skip_xff_append, append_x_forwarded_port, proxy_100_continue, generate_request_id;
         bool preserve_external_request_id, request_id_in_response;
         unsigned xff_trusted_hops;
-        bool internal_explicit;                 /* internal_address_config was given */
+        bool internal_explicit; /* internal_address_config was given */
         bool internal_unix;
-        bool internal_private;                  /* RFC 1918 and RFC 4193 count as internal */
+        bool internal_private; /* RFC 1918 and RFC 4193 count as internal */
         struct cidr *internal;
         size_t ninternal;
         bool normalize_path, merge_slashes, strip_matching_port, strip_any_port, strip_trailing_dot;
@@ -85,8 +85,8 @@ struct hcm_config {
         struct route_upgrade *upgrades;
         size_t nupgrades;
         enum hcm_tracing tracing;
-        bool tracing_egress;                    /* the listener's traffic_direction is OUTBOUND */
-        double trace_client, trace_random, trace_overall;       /* percent */
+        bool tracing_egress;                              /* the listener's traffic_direction is OUTBOUND */
+        double trace_client, trace_random, trace_overall; /* percent */
         uint64_t stream_idle_ms, request_ms, request_headers_ms, idle_ms, max_connection_ms, max_stream_ms, drain_ms;
         uint32_t max_requests_per_connection;
         struct local_reply_config *local_reply;
@@ -103,7 +103,7 @@ struct hcm_conn {
         uint32_t requests;
         uint64_t opened_us;
         enum http_version version;
-        struct hcm_stream *last;                /* the stream that began last, until its head is complete */
+        struct hcm_stream *last; /* the stream that began last, until its head is complete */
 };
 
 enum hcm_state { HCM_READING_HEAD, HCM_FILTERING, HCM_ROUTING, HCM_ANSWERED };
@@ -116,33 +116,33 @@ struct hcm_stream {
         struct arena *arena;
         struct http_head *req, *resp;
         struct stream_info si;
-        struct addr remote;                     /* si.remote's memory, from x-forwarded-for */
-        struct route_table *table;              /* referenced */
+        struct addr remote;        /* si.remote's memory, from x-forwarded-for */
+        struct route_table *table; /* referenced */
         struct route_pick pick;
-        struct cluster *cluster;                /* what pick.cluster names; referenced, or NULL */
+        struct cluster *cluster; /* what pick.cluster names; referenced, or NULL */
         uint64_t random;
-        unsigned at;                            /* next filter */
+        unsigned at; /* next filter */
         char *filter_state;
         enum hcm_state state;
-        bool req_end;                           /* all of the request was received */
+        bool req_end; /* all of the request was received */
         bool resp_started, resp_end;
-        bool upgraded;                          /* asks for an upgrade that is allowed */
+        bool upgraded; /* asks for an upgrade that is allowed */
         bool grpc, head_method;
         bool internal, edge;
-        bool waits;                             /* a filter stopped and will continue */
+        bool waits; /* a filter stopped and will continue */
         bool request_id_in_response;
-        bool decorated, decorated_propagate;    /* pick.route->decorator applies to the response too */
+        bool decorated, decorated_propagate; /* pick.route->decorator applies to the response too */
         bool sampled;
-        struct chain held;                      /* body that arrived while a filter waited */
+        struct chain held; /* body that arrived while a filter waited */
         bool held_end;
         struct http_head *held_trailers;
         bool ds_paused;
         uint64_t idle_ms;
         struct loop_timer idle, request_timer, max_timer;
         struct router router;
-        uint64_t grpc_request_messages, grpc_response_messages;         /* filter_grpc_stats.c, in time for the log */
+        uint64_t grpc_request_messages, grpc_response_messages; /* filter_grpc_stats.c, in time for the log */
         /* What the metadata exchange found out, for statistics (filter_peer_metadata.c). */
-        struct str downstream_peer, upstream_peer;      /* x-envoy-peer-metadata as it came; "" none */
+        struct str downstream_peer, upstream_peer; /* x-envoy-peer-metadata as it came; "" none */
 };
 
 /* hcm_config.c */
@@ -151,16 +151,17 @@ void hcm_config_free(void *config);
 
 /* hcm_conn.c */
 void hcm_conn_drain(struct hcm_conn *c);
-bool hcm_conn_should_close(const struct hcm_conn *c);           /* the connection or its listener drains */
+bool hcm_conn_should_close(const struct hcm_conn *c); /* the connection or its listener drains */
 
 /* hcm_stream.c */
 void hcm_stream_new(struct hcm_conn *c, struct http_stream *ds);
 /* The codec refuses the request: counts it and answers in our way. */
 void hcm_stream_refused(struct hcm_conn *c, struct http_stream *ds, int status, const char *details);
-void hcm_continue(struct hcm_stream *s);                        /* a filter that stopped goes on; not from inside its own callback */
+void hcm_continue(struct hcm_stream *s); /* a filter that stopped goes on; not from inside its own callback */
 /* Re-reads the route (a filter changed what matching looks at). False: none. */
 bool hcm_stream_route(struct hcm_stream *s);
-/* Answers in the upstream's stead; after the response has begun it resets the stream. `extra` may be NULL: called on the head before it is sent. */
+/* Answers in the upstream's stead; after the response has begun it resets the stream. `extra` may be NULL: called on the head before it is
+ * sent. */
 void hcm_local_reply(struct hcm_stream *s, int status, struct str body, struct str details, uint32_t flags,
                      void (*extra)(struct hcm_stream *s, struct http_head *resp));
 /* The router's ways back. */
@@ -187,7 +188,7 @@ struct http_head *hcm_copy_head(struct arena *a, const struct http_head *m);
 
 /* http_worker.c: what a worker keeps for HTTP */
 struct str hcm_http_date(struct hcm_stream *s);
-const struct peer_info *hcm_peer_info(struct hcm_stream *s, struct str metadata);       /* decoded, cached; NULL: none */
+const struct peer_info *hcm_peer_info(struct hcm_stream *s, struct str metadata); /* decoded, cached; NULL: none */
 
 /* tracing.c */
 void hcm_trace_begin(struct hcm_stream *s);
@@ -195,7 +196,7 @@ void hcm_trace_response(struct hcm_stream *s, struct http_head *resp);
 
 /* local_reply.c */
 const char *hcm_status_text(int status);
-void hcm_direct_response(struct hcm_stream *s);         /* a route that redirects or answers */
+void hcm_direct_response(struct hcm_stream *s); /* a route that redirects or answers */
 struct Xds__LocalReplyConfig;
 struct local_reply_config *local_reply_build(struct config_mem *m, const struct Xds__LocalReplyConfig *p, const struct diag_at *at,
                                              struct diags *d);

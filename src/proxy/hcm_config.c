@@ -30,10 +30,10 @@ enum {
 };
 
 static const struct stat_def hcm_stat_defs[] = {
-#define C(id, name) { name, STAT_COUNTER, NULL, NULL, NULL },
-#define G(id, name) { name, STAT_GAUGE, NULL, NULL, NULL },
+#define C(id, name)              { name, STAT_COUNTER, NULL, NULL, NULL },
+#define G(id, name)              { name, STAT_GAUGE, NULL, NULL, NULL },
 #define X(id, name, prom, value) { name, STAT_COUNTER, prom, "envoy.response_code_class", value },
-#define H(id, name) { name, STAT_HISTOGRAM, NULL, NULL, NULL },
+#define H(id, name)              { name, STAT_HISTOGRAM, NULL, NULL, NULL },
 #include "proxy/hcm_stats.def"
 #undef C
 #undef G
@@ -151,7 +151,8 @@ static void addresses(struct filter_build *b, struct hcm_config *c, hcm_proto *p
                 if (!cidr_make(&c->internal[c->ninternal++], str_of(r->address_prefix), r->prefix_len ? r->prefix_len->value : 0)) {
                         struct diag_at here = filter_path(b, ".internal_address_config.cidr_ranges[%zu]", k);
 
-                        diag_add(b->diags, DIAG_ERROR, NULL, &here, "\"%s\" is not an address prefix", r->address_prefix ? r->address_prefix : "");
+                        diag_add(b->diags, DIAG_ERROR, NULL, &here, "\"%s\" is not an address prefix",
+                                 r->address_prefix ? r->address_prefix : "");
                 }
         }
 }
@@ -170,7 +171,8 @@ static void headers(struct filter_build *b, struct hcm_config *c, hcm_proto *p)
         c->normalize_path = p->normalize_path && p->normalize_path->value;
         c->merge_slashes = p->merge_slashes;
         c->strip_matching_port = p->strip_matching_host_port;
-        c->strip_any_port = p->strip_port_mode_case == XDS__HTTP_CONNECTION_MANAGER__STRIP_PORT_MODE_STRIP_ANY_HOST_PORT && p->strip_any_host_port;
+        c->strip_any_port = p->strip_port_mode_case == XDS__HTTP_CONNECTION_MANAGER__STRIP_PORT_MODE_STRIP_ANY_HOST_PORT &&
+                            p->strip_any_host_port;
         c->strip_trailing_dot = p->strip_trailing_host_dot;
         switch (p->path_with_escaped_slashes_action) {
         case XDS__HTTP_CONNECTION_MANAGER__PATH_WITH_ESCAPED_SLASHES_ACTION__REJECT_REQUEST:
@@ -186,7 +188,8 @@ static void headers(struct filter_build *b, struct hcm_config *c, hcm_proto *p)
                 c->slashes = HCM_SLASHES_KEEP;
         }
         if (p->scheme_header_transformation) {
-                if (p->scheme_header_transformation->transformation_case == XDS__SCHEME_HEADER_TRANSFORMATION__TRANSFORMATION_SCHEME_TO_OVERWRITE)
+                if (p->scheme_header_transformation->transformation_case ==
+                    XDS__SCHEME_HEADER_TRANSFORMATION__TRANSFORMATION_SCHEME_TO_OVERWRITE)
                         c->scheme_overwrite = keep(c, p->scheme_header_transformation->scheme_to_overwrite);
                 refuse(b, p->scheme_header_transformation->match_upstream, "scheme_header_transformation.match_upstream");
         }
@@ -196,7 +199,8 @@ static void headers(struct filter_build *b, struct hcm_config *c, hcm_proto *p)
 
                 if (ext_read(p->request_id_extension->typed_config, &c->mem.scratch, &here, b->diags, &e) &&
                     !str_eqc(e.type, "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"))
-                        diag_add(b->diags, DIAG_ERROR, NULL, &here, "request ID extension \"" STR_FMT "\" is not supported", STR_ARG(e.type));
+                        diag_add(b->diags, DIAG_ERROR, NULL, &here, "request ID extension \"" STR_FMT "\" is not supported",
+                                 STR_ARG(e.type));
         }
         for (size_t i = 0; i < p->n_upgrade_configs; i++) {
                 const struct Xds__HttpConnectionManager__UpgradeConfig *u = p->upgrade_configs[i];
@@ -236,7 +240,8 @@ static void tracing(struct filter_build *b, struct hcm_config *c, hcm_proto *p)
                         return;
                 if (!str_eqc(e.type, "envoy.config.trace.v3.ZipkinConfig"))
                         diag_add(b->diags, DIAG_ERROR, NULL, &here,
-                                 "tracer \"" STR_FMT "\" is not supported: a ZipkinConfig makes and passes on B3 and W3C context", STR_ARG(e.type));
+                                 "tracer \"" STR_FMT "\" is not supported: a ZipkinConfig makes and passes on B3 and W3C context",
+                                 STR_ARG(e.type));
                 else
                         diag_add(b->diags, DIAG_INFO, NULL, &here, "trace context is made and passed on; spans are not reported");
         }
@@ -269,15 +274,17 @@ static void filters(struct filter_build *b, struct hcm_config *c, hcm_proto *p)
                 type = http_filter_find(e.type);
                 if (!type) {
                         if (q->is_optional)
-                                diag_add(b->diags, DIAG_WARNING, NULL, &outer, "optional HTTP filter \"%s\" (" STR_FMT ") is not supported: left out",
-                                         q->name ? q->name : "", STR_ARG(e.type));
+                                diag_add(b->diags, DIAG_WARNING, NULL, &outer,
+                                         "optional HTTP filter \"%s\" (" STR_FMT ") is not supported: left out", q->name ? q->name : "",
+                                         STR_ARG(e.type));
                         else
                                 diag_add(b->diags, DIAG_ERROR, NULL, &outer, "HTTP filter \"%s\" (" STR_FMT ") is not supported",
                                          q->name ? q->name : "", STR_ARG(e.type));
                         continue;
                 }
                 if ((type == &http_filter_router) != last) {
-                        diag_add(b->diags, DIAG_ERROR, NULL, &outer, last ? "the last HTTP filter must be the router" : "the router must be the last HTTP filter");
+                        diag_add(b->diags, DIAG_ERROR, NULL, &outer,
+                                 last ? "the last HTTP filter must be the router" : "the router must be the last HTTP filter");
                         continue;
                 }
                 config = type->build(b->server, &c->mem, e.msg, &here, b->diags);
@@ -355,7 +362,8 @@ static void refuse_rest(struct filter_build *b, hcm_proto *p)
         } v[] = {
                 { p->codec_type == XDS__HTTP_CONNECTION_MANAGER__CODEC_TYPE__HTTP3, "codec_type HTTP3" },
                 { p->represent_ipv4_remote_address_as_ipv4_mapped_ipv6, "represent_ipv4_remote_address_as_ipv4_mapped_ipv6" },
-                { p->stream_error_on_invalid_http_message && p->stream_error_on_invalid_http_message->value, "stream_error_on_invalid_http_message" },
+                { p->stream_error_on_invalid_http_message && p->stream_error_on_invalid_http_message->value,
+                  "stream_error_on_invalid_http_message" },
                 { p->n_original_ip_detection_extensions != 0, "original_ip_detection_extensions" },
                 { p->proxy_status_config != NULL, "proxy_status_config" },
                 { p->typed_header_validation_config != NULL, "typed_header_validation_config" },
@@ -414,9 +422,9 @@ void *hcm_config_build(struct filter_build *b, const ProtobufCMessage *config)
                 diag_add(b->diags, DIAG_ERROR, NULL, &here, "is empty: give the prefix of this connection manager's statistics");
         }
         c->stats = stats(b, c);
-        c->codec = p->codec_type == XDS__HTTP_CONNECTION_MANAGER__CODEC_TYPE__HTTP1 ? HCM_HTTP1
-                : p->codec_type == XDS__HTTP_CONNECTION_MANAGER__CODEC_TYPE__HTTP2  ? HCM_HTTP2
-                                                                                    : HCM_AUTO;
+        c->codec = p->codec_type == XDS__HTTP_CONNECTION_MANAGER__CODEC_TYPE__HTTP1   ? HCM_HTTP1
+                   : p->codec_type == XDS__HTTP_CONNECTION_MANAGER__CODEC_TYPE__HTTP2 ? HCM_HTTP2
+                                                                                      : HCM_AUTO;
         limits(b, c, p);
         addresses(b, c, p);
         headers(b, c, p);

@@ -20,7 +20,7 @@ static void gauge_down(struct hcm_conn *c, unsigned row)
 bool hcm_conn_should_close(const struct hcm_conn *c)
 {
         return c->draining || c->d->draining || c->worker->draining ||
-                (c->cfg->max_requests_per_connection && c->requests >= c->cfg->max_requests_per_connection);
+               (c->cfg->max_requests_per_connection && c->requests >= c->cfg->max_requests_per_connection);
 }
 
 void hcm_conn_drain(struct hcm_conn *c)
@@ -126,7 +126,10 @@ static void on_close(struct http_conn *hc, void *arg)
 }
 
 static const struct http_conn_ops conn_ops = {
-        .on_stream = on_stream, .on_idle = on_conn_idle, .on_close = on_close, .on_refused = on_refused,
+        .on_stream = on_stream,
+        .on_idle = on_conn_idle,
+        .on_close = on_close,
+        .on_refused = on_refused,
 };
 
 static void hcm_open(void *config, struct downstream *d, struct chain *first)
@@ -171,7 +174,7 @@ static void hcm_drain(void *config, struct downstream *d)
                 return;
         conn_stat(c, HCM_CX_DRAIN_CLOSE);
         if (c->version == HTTP_2)
-                hcm_conn_drain(c);              /* HTTP/1.1 is told with its next answer: closing now could cross a request on its way */
+                hcm_conn_drain(c); /* HTTP/1.1 is told with its next answer: closing now could cross a request on its way */
 }
 
 static void hcm_close(void *config, struct downstream *d)
@@ -183,9 +186,6 @@ static void hcm_close(void *config, struct downstream *d)
         c->closing = true;
         http_conn_close(c->http);
 }
-
-
-
 
 const struct network_filter network_filter_hcm = {
         .name = "envoy.filters.network.http_connection_manager",

@@ -1,5 +1,6 @@
 /* What happens to a head at the edge: who the client is, what it may claim about itself, and what the next hop is told
- * (Envoy's "HTTP header sanitizing"). The request's headers are walked once to learn and once to clean; nothing is formatted that is not sent. */
+ * (Envoy's "HTTP header sanitizing"). The request's headers are walked once to learn and once to clean; nothing is formatted that is not
+ * sent. */
 #include "proxy/hcm.h"
 
 #include "base/hash.h"
@@ -9,9 +10,9 @@
 #include <stdio.h>
 
 enum {
-        CLEAN_ALWAYS = 1,               /* hop-by-hop, and what only we may say */
-        CLEAN_EXTERNAL = 2,             /* from clients that are not internal */
-        CLEAN_EDGE = 4,                 /* from external clients at the first hop */
+        CLEAN_ALWAYS = 1,   /* hop-by-hop, and what only we may say */
+        CLEAN_EXTERNAL = 2, /* from clients that are not internal */
+        CLEAN_EDGE = 4,     /* from external clients at the first hop */
         CLEAN_NOT_UPGRADE = 8,
 };
 
@@ -32,7 +33,7 @@ static const uint8_t clean_id[HN_COUNT] = {
 };
 
 static const struct {
-        const char *name;               /* after "x-envoy-" */
+        const char *name; /* after "x-envoy-" */
         uint8_t when;
 } clean_name[] = {
         { "downstream-service-cluster", CLEAN_EDGE },
@@ -373,7 +374,8 @@ static void host(struct hcm_stream *s)
                 m->authority = tail.n ? arena_printf(s->arena, STR_FMT STR_FMT, STR_ARG(bare), STR_ARG(tail)) : bare;
                 bare = host_without_port(m->authority, &port);
         }
-        if (port && !str_eqc(m->method, "CONNECT") && (c->strip_any_port || (c->strip_matching_port && port == addr_port(s->hc->d->info.local))))
+        if (port && !str_eqc(m->method, "CONNECT") &&
+            (c->strip_any_port || (c->strip_matching_port && port == addr_port(s->hc->d->info.local))))
                 m->authority = bare;
 }
 
@@ -385,7 +387,8 @@ static enum hcm_verdict underscore(struct hcm_stream *s)
         s->si.request = NULL;
         if (!h2)
                 hcm_conn_drain(s->hc);
-        hcm_local_reply(s, 400, STR("Bad Request"), h2 ? STR("http2.unexpected_underscore") : STR("http1.unexpected_underscore"), RF_DPE, NULL);
+        hcm_local_reply(s, 400, STR("Bad Request"), h2 ? STR("http2.unexpected_underscore") : STR("http1.unexpected_underscore"), RF_DPE,
+                        NULL);
         return HCM_ANSWER;
 }
 
@@ -452,7 +455,8 @@ void hcm_response_headers(struct hcm_stream *s, struct http_head *m, bool interi
         for (unsigned i = 0; i < m->n; i++) {
                 unsigned f = clean_id[m->h[i].id];
 
-                if (m->h[i].id && m->h[i].id != HN_X_ENVOY_INTERNAL && ((f & CLEAN_ALWAYS) || ((f & CLEAN_NOT_UPGRADE) && m->status != 101)))
+                if (m->h[i].id && m->h[i].id != HN_X_ENVOY_INTERNAL &&
+                    ((f & CLEAN_ALWAYS) || ((f & CLEAN_NOT_UPGRADE) && m->status != 101)))
                         continue;
                 if (n != i)
                         m->h[n] = m->h[i];

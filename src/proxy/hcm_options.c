@@ -21,7 +21,8 @@ static void refuse(const struct diag_at *at, struct diags *d, struct arena *a, b
         diag_add(d, DIAG_ERROR, NULL, &here, "%s is not supported", field);
 }
 
-void hcm_h1_options(struct http_opts *o, const struct Xds__Http1ProtocolOptions *p, const struct diag_at *at, struct diags *d, struct arena *a)
+void hcm_h1_options(struct http_opts *o, const struct Xds__Http1ProtocolOptions *p, const struct diag_at *at, struct diags *d,
+                    struct arena *a)
 {
         o->absolute_url = !p->allow_absolute_url || p->allow_absolute_url->value;
         o->accept_http_10 = p->accept_http_10;
@@ -32,7 +33,7 @@ void hcm_h1_options(struct http_opts *o, const struct Xds__Http1ProtocolOptions 
                                XDS__HTTP1_PROTOCOL_OPTIONS__HEADER_KEY_FORMAT__HEADER_FORMAT_STATEFUL_FORMATTER,
                        "header_key_format.stateful_formatter");
                 o->keep_header_case = p->header_key_format->header_format_case ==
-                        XDS__HTTP1_PROTOCOL_OPTIONS__HEADER_KEY_FORMAT__HEADER_FORMAT_PROPER_CASE_WORDS;
+                                      XDS__HTTP1_PROTOCOL_OPTIONS__HEADER_KEY_FORMAT__HEADER_FORMAT_PROPER_CASE_WORDS;
         }
         refuse(at, d, a, p->allow_chunked_length, "allow_chunked_length");
         refuse(at, d, a, p->default_host_for_http_10 && *p->default_host_for_http_10, "default_host_for_http_10");
@@ -42,7 +43,8 @@ void hcm_h1_options(struct http_opts *o, const struct Xds__Http1ProtocolOptions 
                "override_stream_error_on_invalid_http_message");
 }
 
-void hcm_h2_options(struct http_opts *o, const struct Xds__Http2ProtocolOptions *p, const struct diag_at *at, struct diags *d, struct arena *a)
+void hcm_h2_options(struct http_opts *o, const struct Xds__Http2ProtocolOptions *p, const struct diag_at *at, struct diags *d,
+                    struct arena *a)
 {
         struct diag_at here;
 

@@ -1,7 +1,8 @@
 /* A request's way through the connection manager. See hcm.h.
  *
- * The order is Envoy's: the head is cleaned, the route is found, the filters run, the router forwards; an answer made here (a local reply) goes
- * back through the same filters as one from the upstream. The stream ends in on_close, which comes once; the access log is written there. */
+ * The order is Envoy's: the head is cleaned, the route is found, the filters run, the router forwards; an answer made here (a local reply)
+ * goes back through the same filters as one from the upstream. The stream ends in on_close, which comes once; the access log is written
+ * there. */
 #include "proxy/hcm.h"
 
 #include "base/clock.h"
@@ -195,7 +196,7 @@ static void ds_on_head(struct http_stream *ds, void *arg, struct http_head *m, b
 
         if (s->hc->last == s)
                 s->hc->last = NULL;
-        if (s->resp_started)                    /* timed out while its head was on the way */
+        if (s->resp_started) /* timed out while its head was on the way */
                 return;
         s->req = m;
         s->si.request = m;
@@ -477,7 +478,11 @@ static void ds_on_close(struct http_stream *ds, void *arg, enum http_reset reset
 }
 
 static const struct http_stream_ops ds_ops = {
-        .on_head = ds_on_head, .on_data = ds_on_data, .on_trailers = ds_on_trailers, .on_drain = ds_on_drain, .on_close = ds_on_close,
+        .on_head = ds_on_head,
+        .on_data = ds_on_data,
+        .on_trailers = ds_on_trailers,
+        .on_drain = ds_on_drain,
+        .on_close = ds_on_close,
 };
 
 static void timer(struct loop_timer *t, void (*fn)(struct loop_timer *), void *arg)

@@ -11,7 +11,7 @@ struct header_op {
         enum http_name id;
         enum { OP_APPEND, OP_ADD_IF_ABSENT, OP_OVERWRITE, OP_OVERWRITE_IF_EXISTS } action;
         bool keep_empty;
-        struct str literal;             /* when there is nothing to format */
+        struct str literal; /* when there is nothing to format */
         struct format *format;
 };
 

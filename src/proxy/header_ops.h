@@ -1,5 +1,5 @@
-/* Adding and removing headers: *_headers_to_add and *_headers_to_remove of routes, virtual hosts, route configurations, weighted clusters and
- * local replies. Compiled once; values may hold format operators. */
+/* Adding and removing headers: *_headers_to_add and *_headers_to_remove of routes, virtual hosts, route configurations, weighted clusters
+ * and local replies. Compiled once; values may hold format operators. */
 #ifndef PROXY_HEADER_OPS_H
 #define PROXY_HEADER_OPS_H
 

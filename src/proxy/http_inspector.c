@@ -7,10 +7,10 @@
 static const struct str preface = { "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24 };
 
 static const char *const methods[] = {
-        "GET",       "HEAD",      "POST",       "PUT",       "DELETE",  "CONNECT", "OPTIONS",    "TRACE",  "PATCH",   "ACL",      "BIND",
-        "CHECKOUT",  "COPY",      "LINK",       "LOCK",      "M-SEARCH", "MERGE",  "MKACTIVITY", "MKCALENDAR", "MKCOL", "MOVE",   "NOTIFY",
-        "PROPFIND",  "PROPPATCH", "PURGE",      "REBIND",    "REPORT",  "SEARCH",  "SOURCE",     "SUBSCRIBE", "UNBIND", "UNLINK", "UNLOCK",
-        "UNSUBSCRIBE",
+        "GET",        "HEAD",   "POST",      "PUT",    "DELETE",   "CONNECT",   "OPTIONS",     "TRACE",  "PATCH",
+        "ACL",        "BIND",   "CHECKOUT",  "COPY",   "LINK",     "LOCK",      "M-SEARCH",    "MERGE",  "MKACTIVITY",
+        "MKCALENDAR", "MKCOL",  "MOVE",      "NOTIFY", "PROPFIND", "PROPPATCH", "PURGE",       "REBIND", "REPORT",
+        "SEARCH",     "SOURCE", "SUBSCRIBE", "UNBIND", "UNLINK",   "UNLOCK",    "UNSUBSCRIBE",
 };
 
 /* Could `s` become a known method, or is it one? */
@@ -34,7 +34,7 @@ enum http_inspect http_inspect(struct str s)
                 return HTTP_INSPECT_MORE;
         if (str_starts(s, preface))
                 return HTTP_INSPECT_2;
-        while (s.n && (s.p[0] == '\r' || s.p[0] == '\n'))       /* RFC 9112 §2.2: empty lines before the request line */
+        while (s.n && (s.p[0] == '\r' || s.p[0] == '\n')) /* RFC 9112 §2.2: empty lines before the request line */
                 s = str_sub(s, 1, s.n);
         space = str_chr(s, ' ');
         if (space < 0)

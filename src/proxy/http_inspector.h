@@ -8,6 +8,6 @@ enum { HTTP_INSPECT_MAX = 8192 };
 
 enum http_inspect { HTTP_INSPECT_MORE, HTTP_INSPECT_10, HTTP_INSPECT_11, HTTP_INSPECT_2, HTTP_INSPECT_OTHER };
 
-enum http_inspect http_inspect(struct str seen);        /* everything received so far */
+enum http_inspect http_inspect(struct str seen); /* everything received so far */
 
 #endif

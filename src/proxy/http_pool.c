@@ -1,6 +1,6 @@
-/* See http_pool.h. The trap is re-entry: opening a stream from a waiter's callback may call back into the pool, so lists are unlinked before
- * callbacks run and nothing is kept across them. A connection outlives its pool: when the host goes, its connections lose the pool and end
- * with what runs on them. */
+/* See http_pool.h. The trap is re-entry: opening a stream from a waiter's callback may call back into the pool, so lists are unlinked
+ * before callbacks run and nothing is kept across them. A connection outlives its pool: when the host goes, its connections lose the pool
+ * and end with what runs on them. */
 #include "proxy/http_pool.h"
 
 #include "base/clock.h"
@@ -12,20 +12,20 @@
 #include <stdlib.h>
 
 struct http_pool {
-        struct host *host;                      /* not referenced: the host owns the pool; connections hold references */
+        struct host *host; /* not referenced: the host owns the pool; connections hold references */
         enum http_version version;
         struct pool_conn *connecting, *idle, *busy, *draining;
-        struct pool_wait *first, **last;        /* in order */
+        struct pool_wait *first, **last; /* in order */
         unsigned nwait, nconnecting, nconns;
 };
 
 struct host_pools {
-        struct http_pool *v[2];                 /* HTTP/1.1, HTTP/2 */
+        struct http_pool *v[2]; /* HTTP/1.1, HTTP/2 */
 };
 
 enum {
-        IDLE_PEEK_MS = 1000,            /* an idle connection younger than this was seen by the loop just now */
-        H2_PEER_STREAMS = 100,          /* what a connection that is still coming up is expected to take */
+        IDLE_PEEK_MS = 1000,   /* an idle connection younger than this was seen by the loop just now */
+        H2_PEER_STREAMS = 100, /* what a connection that is still coming up is expected to take */
 };
 
 static void count(const struct pool_conn *c, unsigned row)
@@ -188,7 +188,7 @@ static void on_http_goaway(struct http_conn *hc, void *arg)
         struct pool_conn *c = arg;
 
         if (c->state == POOL_CONNECTING)
-                return;                         /* on_connect or on_close follows */
+                return; /* on_connect or on_close follows */
         if (c->version == HTTP_2)
                 count(c, CS_UPSTREAM_CX_CLOSE_NOTIFY);
         conn_retire(c);
@@ -325,12 +325,13 @@ static struct pool_conn *take(struct http_pool *p)
         while ((c = p->idle)) {
                 if (!conn_has_room(c)) {
                         if (http_conn_streams(c->http) && c->version == HTTP_2)
-                                conn_set_state(c, POOL_BUSY);   /* full for now */
+                                conn_set_state(c, POOL_BUSY); /* full for now */
                         else
                                 conn_retire(c);
                         continue;
                 }
-                if (!http_conn_streams(c->http) && loop_now_ms(c->worker->loop) - c->idle_since_ms >= IDLE_PEEK_MS && conn_peer_gone(c->io)) {
+                if (!http_conn_streams(c->http) && loop_now_ms(c->worker->loop) - c->idle_since_ms >= IDLE_PEEK_MS &&
+                    conn_peer_gone(c->io)) {
                         conn_retire(c);
                         continue;
                 }
@@ -477,7 +478,10 @@ void http_pool_closed(struct pool_conn *c)
 }
 
 static const struct http_stream_ops discard_ops = {
-        .on_head = discard_head, .on_data = discard_data, .on_trailers = discard_trailers, .on_close = discard_close,
+        .on_head = discard_head,
+        .on_data = discard_data,
+        .on_trailers = discard_trailers,
+        .on_close = discard_close,
 };
 
 void http_pool_let_go(struct pool_conn *c, struct http_stream *us)

@@ -12,8 +12,8 @@ enum { PEERS_MAX = 1024 };
 struct http_worker {
         int64_t date_s;
         char date[32];
-        struct strmap peers;                    /* header value -> struct peer_info, or `broken` */
-        struct arena arena;                     /* theirs */
+        struct strmap peers; /* header value -> struct peer_info, or `broken` */
+        struct arena arena;  /* theirs */
 };
 
 static struct peer_info broken;

@@ -5,8 +5,9 @@
 #include <stdlib.h>
 
 static const struct stat_def tls_defs[] = {
-        { "alpn_found", STAT_COUNTER },    { "alpn_not_found", STAT_COUNTER }, { "client_hello_too_large", STAT_COUNTER }, { "sni_found", STAT_COUNTER },
-        { "sni_not_found", STAT_COUNTER }, { "tls_found", STAT_COUNTER },      { "tls_not_found", STAT_COUNTER },          { "bytes_processed", STAT_HISTOGRAM },
+        { "alpn_found", STAT_COUNTER },    { "alpn_not_found", STAT_COUNTER },    { "client_hello_too_large", STAT_COUNTER },
+        { "sni_found", STAT_COUNTER },     { "sni_not_found", STAT_COUNTER },     { "tls_found", STAT_COUNTER },
+        { "tls_not_found", STAT_COUNTER }, { "bytes_processed", STAT_HISTOGRAM },
 };
 
 static const struct stat_def http_defs[] = {

@@ -87,7 +87,7 @@ static const struct stat_family tcp_received = { "istio_tcp_received_bytes_total
 
 struct stats_config {
         struct server *server;
-        bool client;                            /* an outbound listener: this workload is the source */
+        bool client; /* an outbound listener: this workload is the source */
 };
 
 static void *stats_build(struct filter_build *b, const ProtobufCMessage *m)
@@ -118,14 +118,17 @@ static void workload(const struct server *s, struct str *v, bool source)
         const Gp__Value *labels_value = s->node && s->node->metadata ? struct_value(s->node->metadata, STR("LABELS")) : NULL;
         const Gp__Struct *l = labels_value && labels_value->kind_case == GP__VALUE__KIND_STRUCT_VALUE ? labels_value->struct_value : NULL;
         struct str name = struct_str(l, "service.istio.io/canonical-name"), revision = struct_str(l, "service.istio.io/canonical-revision");
-        struct str wl = server_node_meta(s, "WORKLOAD_NAME"), ns = server_node_meta(s, "NAMESPACE"), cluster = server_node_meta(s, "CLUSTER_ID");
+        struct str wl = server_node_meta(s, "WORKLOAD_NAME"), ns = server_node_meta(s, "NAMESPACE"),
+                   cluster = server_node_meta(s, "CLUSTER_ID");
 
         v[source ? L_SOURCE_WORKLOAD : L_DESTINATION_WORKLOAD] = or_unknown(wl);
         v[source ? L_SOURCE_WORKLOAD_NAMESPACE : L_DESTINATION_WORKLOAD_NAMESPACE] = or_unknown(ns);
         v[source ? L_SOURCE_APP : L_DESTINATION_APP] = or_unknown(app);
         v[source ? L_SOURCE_VERSION : L_DESTINATION_VERSION] = or_unknown(version);
         v[source ? L_SOURCE_CANONICAL_SERVICE : L_DESTINATION_CANONICAL_SERVICE] = or_unknown(name.n ? name : app.n ? app : wl);
-        v[source ? L_SOURCE_CANONICAL_REVISION : L_DESTINATION_CANONICAL_REVISION] = revision.n ? revision : version.n ? version : STR("latest");
+        v[source ? L_SOURCE_CANONICAL_REVISION : L_DESTINATION_CANONICAL_REVISION] = revision.n  ? revision
+                                                                                     : version.n ? version
+                                                                                                 : STR("latest");
         v[source ? L_SOURCE_CLUSTER : L_DESTINATION_CLUSTER] = or_unknown(cluster);
 }
 

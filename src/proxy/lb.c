@@ -1,4 +1,5 @@
-/* Load balancing: priorities and panic first, then localities, then the policy. Envoy's arithmetic, because a mesh's users have tuned to it.
+/* Load balancing: priorities and panic first, then localities, then the policy. Envoy's arithmetic, because a mesh's users have tuned to
+ * it.
  *
  * Weighted choice (round robin and least request with unequal weights) is earliest deadline first: each host is due again 1/weight after
  * its last turn. The heap is built when it is first needed and thrown away when the list of hosts changes. */
@@ -22,8 +23,8 @@ struct edf_entry {
 struct group {
         struct host **v;
         size_t n;
-        bool equal;                             /* all weights the same */
-        size_t next;                            /* round robin */
+        bool equal;  /* all weights the same */
+        size_t next; /* round robin */
         struct edf_entry *heap;
         size_t nheap;
         double now;
@@ -34,14 +35,14 @@ struct locality {
         struct str region, zone, sub_zone;
         uint32_t weight;
         size_t total;
-        struct group group[3];                  /* HEALTHY, DEGRADED, all */
+        struct group group[3]; /* HEALTHY, DEGRADED, all */
 };
 
-struct level {                                  /* a priority */
+struct level { /* a priority */
         struct group group[3];
         struct locality *localities;
         size_t nlocalities, cap;
-        double healthy_load, degraded_load;     /* percent */
+        double healthy_load, degraded_load; /* percent */
         bool panic;
 };
 
@@ -142,7 +143,9 @@ static void distribute(struct lb *l)
         total = fmin(100, total);
         for (size_t i = 0; i < l->nlevels; i++) {
                 struct level *lv = &l->levels[i];
-                double healthy = lv->group[ALL].n ? 100.0 * (double)(lv->group[HEALTH_HEALTHY].n + lv->group[HEALTH_DEGRADED].n) / (double)lv->group[ALL].n : 0;
+                double healthy = lv->group[ALL].n ? 100.0 * (double)(lv->group[HEALTH_HEALTHY].n + lv->group[HEALTH_DEGRADED].n) /
+                                                            (double)lv->group[ALL].n
+                                                  : 0;
 
                 lv->panic = total < 100 && healthy < l->info->panic_threshold;
                 all_panic = all_panic && (lv->panic || !lv->group[ALL].n);
@@ -155,7 +158,7 @@ static void distribute(struct lb *l)
                         *load = fmin(left, share);
                         left -= *load;
                 }
-        if (l->nlevels && left > 0 && total > 0)        /* rounding */
+        if (l->nlevels && left > 0 && total > 0) /* rounding */
                 l->levels[0].healthy_load += left;
         if (total <= 0 && l->nlevels)
                 l->levels[0].healthy_load = 100;
@@ -194,7 +197,7 @@ void lb_update(struct lb *l, struct host *const *hosts, size_t n)
         }
         for (size_t i = 0; i < l->nlevels; i++)
                 for (unsigned k = 0; k < 3; k++)
-                        if (l->levels[i].group[k].n)    /* workers do not begin with the same host */
+                        if (l->levels[i].group[k].n) /* workers do not begin with the same host */
                                 l->levels[i].group[k].next = rand_u64() % l->levels[i].group[k].n;
         distribute(l);
 }

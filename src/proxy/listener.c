@@ -33,7 +33,8 @@ static void accept_resume(struct loop_timer *t)
 
 static void accept_pause(struct listener_worker *l, int err)
 {
-        LOG(LOG_ERROR, "conn_handler", "listener %.*s: accept: %s; pausing for %d ms", STR_ARG(l->config->name), strerror(err), ACCEPT_PAUSE_MS);
+        LOG(LOG_ERROR, "conn_handler", "listener %.*s: accept: %s; pausing for %d ms", STR_ARG(l->config->name), strerror(err),
+            ACCEPT_PAUSE_MS);
         for (unsigned i = 0; i < l->nwatch; i++)
                 loop_watch_change(l->worker->loop, &l->watch[i], LOOP_LEVEL);
         loop_timer_arm(l->worker->loop, &l->pause_timer, ACCEPT_PAUSE_MS);
@@ -173,7 +174,8 @@ static void start_accepting(struct listener_worker *l, const int *fds)
                 int rc = loop_watch(l->worker->loop, &l->watch[i], fds[i], LOOP_READ | LOOP_LEVEL, on_accept, l);
 
                 if (rc) {
-                        LOG(LOG_ERROR, "conn_handler", "listener %.*s: cannot watch its socket: %s", STR_ARG(l->config->name), strerror(-rc));
+                        LOG(LOG_ERROR, "conn_handler", "listener %.*s: cannot watch its socket: %s", STR_ARG(l->config->name),
+                            strerror(-rc));
                         close(fds[i]);
                         continue;
                 }
@@ -360,7 +362,7 @@ void worker_listeners_fini(struct worker *w)
                         struct downstream *d = l->conns;
 
                         terminal(d)->def->close(terminal(d)->config, d);
-                        if (l->conns == d) {    /* a filter that did not let go would loop here for ever */
+                        if (l->conns == d) { /* a filter that did not let go would loop here for ever */
                                 LOG(LOG_CRITICAL, "conn_handler", "filter %s did not close its connection", terminal(d)->def->name);
                                 abort();
                         }
@@ -495,7 +497,7 @@ void downstream_new(struct listener_worker *l, struct inspected *in)
                 refuse(d, in);
                 return;
         }
-        if (!c->nfilters) {                     /* a chain without filters closes what matches it */
+        if (!c->nfilters) { /* a chain without filters closes what matches it */
                 refuse(d, in);
                 return;
         }
@@ -516,6 +518,6 @@ void downstream_new(struct listener_worker *l, struct inspected *in)
         const struct chain_filter *t = terminal(d);
 
         t->def->open(t->config, d, in->first);
-        if (!d->done && l->retired)             /* the listener went while this one was inspected */
+        if (!d->done && l->retired) /* the listener went while this one was inspected */
                 drain_conn(d);
 }

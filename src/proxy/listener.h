@@ -40,17 +40,17 @@ struct filter_chain {
         _Atomic unsigned refs;
         struct arena arena;
         struct str name;
-        struct chain_filter *filters;           /* the last is terminal */
+        struct chain_filter *filters; /* the last is terminal */
         unsigned nfilters;
-        uint64_t hash;                          /* of its message: an equal chain is kept over a listener update */
+        uint64_t hash; /* of its message: an equal chain is kept over a listener update */
         const struct Xds__FilterChain *proto;
-        struct format *reason;                  /* metadata "postern".reason */
-        struct rds_slot **needs;                /* referenced */
+        struct format *reason;   /* metadata "postern".reason */
+        struct rds_slot **needs; /* referenced */
         size_t nneeds;
 };
 
-struct filter_chain *filter_chain_build(struct server *s, const struct listener_config *l, const struct Xds__FilterChain *p, struct str stat_prefix,
-                                        const struct diag_at *at, struct diags *d);
+struct filter_chain *filter_chain_build(struct server *s, const struct listener_config *l, const struct Xds__FilterChain *p,
+                                        struct str stat_prefix, const struct diag_at *at, struct diags *d);
 struct filter_chain *filter_chain_ref(const struct filter_chain *c);
 void filter_chain_unref(const struct filter_chain *c);
 
@@ -63,7 +63,7 @@ bool chain_match_add(struct chain_match *m, const struct filter_chain *c, const 
 /* What a connection is matched by. */
 struct chain_lookup {
         const struct addr *local, *remote, *direct_remote;
-        struct str sni, transport;              /* transport "" is "raw_buffer" */
+        struct str sni, transport; /* transport "" is "raw_buffer" */
         const struct str *alpn;
         unsigned nalpn;
 };
@@ -76,8 +76,8 @@ enum listener_filter_kind { LF_ORIGINAL_DST, LF_TLS_INSPECTOR, LF_HTTP_INSPECTOR
 
 struct listener_filter {
         enum listener_filter_kind kind;
-        const struct Xds__ListenerFilterChainMatchPredicate *disabled;  /* NULL: never */
-        size_t max_hello;                       /* tls_inspector */
+        const struct Xds__ListenerFilterChainMatchPredicate *disabled; /* NULL: never */
+        size_t max_hello;                                              /* tls_inspector */
         bool close_on_bad_hello;
 };
 
@@ -98,26 +98,26 @@ struct listener_config {
         unsigned naddr;
         bool bind, use_original_dst, reuse_port, transparent, freebind;
         bool inbound, outbound;
-        bool modify_only;                       /* drain_type MODIFY_ONLY: healthcheck/fail does not drain it */
+        bool modify_only; /* drain_type MODIFY_ONLY: healthcheck/fail does not drain it */
         bool continue_on_timeout;
         bool ignore_global_limit;
-        unsigned filters_timeout_ms;            /* 0: none */
-        unsigned accept_max;                    /* a socket event */
+        unsigned filters_timeout_ms; /* 0: none */
+        unsigned accept_max;         /* a socket event */
         int backlog;
         uint32_t buffer_limit_bytes;
-        uint64_t max_connections;               /* runtime envoy.resource_limits.listener.<name>.connection_limit; 0: none */
-        struct conn_count *count;               /* shared with the version before; NULL without a limit */
+        uint64_t max_connections; /* runtime envoy.resource_limits.listener.<name>.connection_limit; 0: none */
+        struct conn_count *count; /* shared with the version before; NULL without a limit */
         struct listener_filter *filters;
         unsigned nfilters;
-        struct filter_chain **chains;           /* referenced */
+        struct filter_chain **chains; /* referenced */
         size_t nchains;
-        struct filter_chain *fallback;          /* default_filter_chain; referenced, or NULL */
+        struct filter_chain *fallback; /* default_filter_chain; referenced, or NULL */
         struct chain_match *match;
         struct access_logs *logs;
-        struct stat_scope *stats;               /* LS_* */
+        struct stat_scope *stats; /* LS_* */
         const struct Xds__Listener *proto;
-        uint64_t hash;                          /* of the whole message */
-        uint64_t hash_but_chains;               /* of the message without its filter chains: equal means an update in place */
+        uint64_t hash;            /* of the whole message */
+        uint64_t hash_but_chains; /* of the message without its filter chains: equal means an update in place */
 };
 
 /* Chains that `before` (may be NULL) has too are taken over from it. NULL with diagnostics. Main thread. */
@@ -131,17 +131,17 @@ void listener_config_unref(const struct listener_config *c);
 struct listener_worker {
         struct listener_worker *next, **pprev;
         struct worker *worker;
-        struct listener_config *config;         /* referenced */
-        struct str name;                        /* owned: connections point to it, configurations come and go */
-        struct stat_scope *stats;               /* the config's */
+        struct listener_config *config; /* referenced */
+        struct str name;                /* owned: connections point to it, configurations come and go */
+        struct stat_scope *stats;       /* the config's */
         bool retired;
         struct loop_watch watch[LISTENER_ADDRESSES_MAX];
         unsigned nwatch;
-        struct downstream *conns;               /* with a filter chain */
-        struct pending_conn *pending;           /* in the listener filters */
-        size_t nconns;                          /* both */
-        unsigned burst;                         /* how many to accept at the next event: follows what came */
-        struct loop_timer pause_timer;          /* out of descriptors: not accepting for a moment */
+        struct downstream *conns;      /* with a filter chain */
+        struct pending_conn *pending;  /* in the listener filters */
+        size_t nconns;                 /* both */
+        unsigned burst;                /* how many to accept at the next event: follows what came */
+        struct loop_timer pause_timer; /* out of descriptors: not accepting for a moment */
         struct loop_timer drain_timer;
         struct loop_task reap;
 };
@@ -153,8 +153,8 @@ void listener_worker_set(struct worker *w, struct listener_config *c, const int 
 void listener_worker_remove(struct worker *w, struct str name);
 /* /drain_listeners, SIGTERM: every connection is told, no listener stops. inbound: only those with that traffic direction. */
 void worker_listeners_drain(struct worker *w, bool inbound_only);
-void worker_listeners_stop(struct worker *w, bool inbound_only);       /* stops accepting */
-void worker_listeners_fini(struct worker *w);   /* closes everything */
+void worker_listeners_stop(struct worker *w, bool inbound_only); /* stops accepting */
+void worker_listeners_fini(struct worker *w);                    /* closes everything */
 size_t worker_connections(const struct worker *w);
 
 /* Where a connection with this destination belongs: exact address, then the wildcard of that port (use_original_dst). NULL: nowhere. */

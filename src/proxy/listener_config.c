@@ -71,7 +71,8 @@ static bool tls_inspector(struct build *b, struct listener_filter *f, const Xds_
                 diag_add(b->d, DIAG_ERROR, NULL, at, "max_client_hello_size must be in the range [256, %d]", TLS_HELLO_MAX);
                 return false;
         }
-        if ((t->enable_ja3_fingerprinting && t->enable_ja3_fingerprinting->value) || (t->enable_ja4_fingerprinting && t->enable_ja4_fingerprinting->value)) {
+        if ((t->enable_ja3_fingerprinting && t->enable_ja3_fingerprinting->value) ||
+            (t->enable_ja4_fingerprinting && t->enable_ja4_fingerprinting->value)) {
                 diag_add(b->d, DIAG_ERROR, NULL, at, "JA3 and JA4 fingerprinting are not supported");
                 return false;
         }
@@ -93,7 +94,8 @@ static bool read_filters(struct build *b)
                 struct diag_at at = at_path(&c->arena, b->at, ".listener_filters[%zu].typed_config", i);
                 struct ext e;
 
-                if (!ext_read(p->config_type_case == XDS__LISTENER_FILTER__CONFIG_TYPE_TYPED_CONFIG ? p->typed_config : NULL, &c->arena, &at, b->d, &e)) {
+                if (!ext_read(p->config_type_case == XDS__LISTENER_FILTER__CONFIG_TYPE_TYPED_CONFIG ? p->typed_config : NULL, &c->arena,
+                              &at, b->d, &e)) {
                         ok = false;
                         continue;
                 }
@@ -130,7 +132,8 @@ static struct filter_chain *chain_reuse(const struct listener_config *before, co
         return NULL;
 }
 
-static struct filter_chain *chain_get(struct build *b, const struct listener_config *before, const Xds__FilterChain *p, const struct diag_at *at)
+static struct filter_chain *chain_get(struct build *b, const struct listener_config *before, const Xds__FilterChain *p,
+                                      const struct diag_at *at)
 {
         struct filter_chain *f = chain_reuse(before, p);
 
@@ -238,13 +241,15 @@ struct listener_config *listener_config_build(struct server *s, const struct Xds
                 char t[ADDR_TEXT_MAX];
 
                 c->name = b.p->name && b.p->name[0] ? str_of(b.p->name) : arena_str(&c->arena, str_make(t, addr_text(&c->addr[0], t)));
-                struct str shown = b.p->stat_prefix && b.p->stat_prefix[0] ? str_of(b.p->stat_prefix) : stat_address(&c->arena, &c->addr[0]);
+                struct str shown = b.p->stat_prefix && b.p->stat_prefix[0] ? str_of(b.p->stat_prefix)
+                                                                           : stat_address(&c->arena, &c->addr[0]);
                 struct stat_tag tag = { "envoy.listener_address", shown };
 
-                c->stats = stats_scope(s->stats, arena_printf(&c->arena, "listener." STR_FMT ".", STR_ARG(shown)), STR("listener."), &tag, 1,
-                                       listener_defs, LS_COUNT);
-                runtime_number(s->bootstrap, arena_cstr(&c->arena, arena_printf(&c->arena, "envoy.resource_limits.listener." STR_FMT ".connection_limit",
-                                                                                STR_ARG(c->name))),
+                c->stats = stats_scope(s->stats, arena_printf(&c->arena, "listener." STR_FMT ".", STR_ARG(shown)), STR("listener."), &tag,
+                                       1, listener_defs, LS_COUNT);
+                runtime_number(s->bootstrap,
+                               arena_cstr(&c->arena, arena_printf(&c->arena, "envoy.resource_limits.listener." STR_FMT ".connection_limit",
+                                                                  STR_ARG(c->name))),
                                &c->max_connections);
                 if (c->max_connections) {
                         c->count = before && before->count ? before->count : MEM_NEW(struct conn_count);

@@ -24,12 +24,12 @@ struct pending_conn {
         struct listener_worker *listener;
         struct conn *conn;
         struct chain first;
-        unsigned filter;                        /* index of the one that runs */
+        unsigned filter; /* index of the one that runs */
         bool handed_over, over;
         bool restored;
         struct addr original_dst;
         struct str transport;
-        struct tls_hello *hello;                /* found; NULL: none */
+        struct tls_hello *hello; /* found; NULL: none */
         struct str alpn[TLS_HELLO_ALPN_MAX];
         unsigned nalpn;
         uint64_t id, start_real_us, start_us;
@@ -321,7 +321,7 @@ static void on_readable(struct conn *c, void *arg)
                 switch (conn_read_chain(c, &p->first, LINEAR_MAX - p->first.n < 16384 ? LINEAR_MAX - p->first.n : 16384, &n)) {
                 case IO_OK:
                         run(p);
-                        if (!p->over && p->conn == c && p->first.n >= LINEAR_MAX) {     /* no filter may want so much */
+                        if (!p->over && p->conn == c && p->first.n >= LINEAR_MAX) { /* no filter may want so much */
                                 count(p, LS_DOWNSTREAM_LISTENER_FILTER_ERROR);
                                 close_pending(p);
                         }

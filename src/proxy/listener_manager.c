@@ -48,7 +48,7 @@ static const struct stat_def lm_defs[LM_COUNT] = {
 struct listener_manager {
         struct server *server;
         struct stat_scope *scope;
-        struct listener_main **v;               /* in order of arrival */
+        struct listener_main **v; /* in order of arrival */
         size_t n, cap;
         bool started;
 };
@@ -108,14 +108,14 @@ static int open_one(const struct listener_config *c, struct addr *a, unsigned wo
         if (fd < 0)
                 return worker && !o.reuse_port ? -errno : fd;
         if (!addr_port(a) && a->sa.sa_family != AF_UNIX)
-                sock_local(fd, a);              /* the others join this port */
+                sock_local(fd, a); /* the others join this port */
         *out = fd;
         return 0;
 }
 
 /* One socket an address and worker: [worker * naddr + address]. */
-static bool fds_open(struct listener_manager *m, struct listener_main *l, const struct listener_config *c, struct addr *bound, const struct diag_at *at,
-                     struct diags *d)
+static bool fds_open(struct listener_manager *m, struct listener_main *l, const struct listener_config *c, struct addr *bound,
+                     const struct diag_at *at, struct diags *d)
 {
         unsigned nw = m->server->nworkers;
 
@@ -243,8 +243,8 @@ static struct listener_main *find(struct listener_manager *m, struct str name)
         return NULL;
 }
 
-static bool address_taken(struct listener_manager *m, const struct listener_main *self, const struct listener_config *c, const struct diag_at *at,
-                          struct diags *d)
+static bool address_taken(struct listener_manager *m, const struct listener_main *self, const struct listener_config *c,
+                          const struct diag_at *at, struct diags *d)
 {
         for (size_t i = 0; i < m->n; i++) {
                 const struct listener_config *o = m->v[i]->warming ? m->v[i]->warming : m->v[i]->active;
@@ -264,8 +264,8 @@ static bool address_taken(struct listener_manager *m, const struct listener_main
         return false;
 }
 
-bool listener_manager_set(struct listener_manager *m, const struct Xds__Listener *p, bool dynamic, struct str version, const struct diag_at *at,
-                          struct diags *d)
+bool listener_manager_set(struct listener_manager *m, const struct Xds__Listener *p, bool dynamic, struct str version,
+                          const struct diag_at *at, struct diags *d)
 {
         struct listener_main *l = p->name && p->name[0] ? find(m, str_of(p->name)) : NULL;
         const struct listener_config *now = l ? (l->warming ? l->warming : l->active) : NULL;

@@ -1,5 +1,6 @@
-/* Answers that the proxy makes itself: local replies, direct responses, redirects, and HCM's local_reply_config. The shape is Envoy's: text/plain
- * with a length, or for gRPC a 200 whose trailers-in-headers carry the status (gRPC over HTTP/2, HTTP to gRPC status mapping). */
+/* Answers that the proxy makes itself: local replies, direct responses, redirects, and HCM's local_reply_config. The shape is Envoy's:
+ * text/plain with a length, or for gRPC a 200 whose trailers-in-headers carry the status (gRPC over HTTP/2, HTTP to gRPC status mapping).
+ */
 #include "proxy/hcm.h"
 
 #include "base/mem.h"
@@ -13,12 +14,17 @@ static const struct {
         int status;
         const char *text;
 } reasons[] = {
-        { 400, "Bad Request" },         { 403, "Forbidden" },
-        { 404, "Not Found" },           { 408, "Request Timeout" },
-        { 413, "Payload Too Large" },   { 426, "Upgrade Required" },
+        { 400, "Bad Request" },
+        { 403, "Forbidden" },
+        { 404, "Not Found" },
+        { 408, "Request Timeout" },
+        { 413, "Payload Too Large" },
+        { 426, "Upgrade Required" },
         { 431, "Request Header Fields Too Large" },
-        { 500, "Internal Server Error" }, { 501, "Not Implemented" },
-        { 502, "Bad Gateway" },         { 503, "Service Unavailable" },
+        { 500, "Internal Server Error" },
+        { 501, "Not Implemented" },
+        { 502, "Bad Gateway" },
+        { 503, "Service Unavailable" },
         { 504, "Gateway Timeout" },
 };
 
@@ -34,20 +40,20 @@ static unsigned grpc_status(int http)
 {
         switch (http) {
         case 400:
-                return 13;              /* INTERNAL */
+                return 13; /* INTERNAL */
         case 401:
-                return 16;              /* UNAUTHENTICATED */
+                return 16; /* UNAUTHENTICATED */
         case 403:
-                return 7;               /* PERMISSION_DENIED */
+                return 7; /* PERMISSION_DENIED */
         case 404:
-                return 12;              /* UNIMPLEMENTED */
+                return 12; /* UNIMPLEMENTED */
         case 429:
         case 502:
         case 503:
         case 504:
-                return 14;              /* UNAVAILABLE */
+                return 14; /* UNAVAILABLE */
         default:
-                return 2;               /* UNKNOWN */
+                return 2; /* UNKNOWN */
         }
 }
 
@@ -214,7 +220,8 @@ struct local_reply_config *local_reply_build(struct config_mem *m, const struct 
                          f->text_format_source->specifier_case == XDS__DATA_SOURCE__SPECIFIER_INLINE_STRING)
                         text = str_of(f->text_format_source->inline_string);
                 else
-                        diag_add(d, DIAG_ERROR, NULL, &here, "only text_format and an inline text_format_source are supported in local replies");
+                        diag_add(d, DIAG_ERROR, NULL, &here,
+                                 "only text_format and an inline text_format_source are supported in local replies");
                 c->format = format_compile(text, f->omit_empty_values, &here, d);
                 if (c->format)
                         config_mem_on_free(m, free_format, c->format);

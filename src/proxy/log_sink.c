@@ -1,6 +1,7 @@
 /* Writers. A worker fills buffers of its own and hands them over once a turn, under the sink's lock, which the writer holds only to swap
  * the queue for an empty one: a stuck write(2) never holds a worker up. The writer lets lines gather for a few milliseconds when
- * they come thick, so that a busy proxy pays one write for many lines and one line alone is still out at once for whoever follows the log. */
+ * they come thick, so that a busy proxy pays one write for many lines and one line alone is still out at once for whoever follows the log.
+ */
 #include "proxy/log_sink.h"
 
 #include "base/clock.h"
@@ -20,11 +21,19 @@
 
 enum { GATHER_MS = 10, GATHER_BYTES = 65536, EXIT_FLUSH_S = 2 };
 
-enum { FS_FLUSHED_BY_TIMER, FS_LINES_DROPPED, FS_REOPEN_FAILED, FS_WRITE_BUFFERED, FS_WRITE_COMPLETED, FS_WRITE_FAILED, FS_WRITE_TOTAL_BUFFERED };
+enum {
+        FS_FLUSHED_BY_TIMER,
+        FS_LINES_DROPPED,
+        FS_REOPEN_FAILED,
+        FS_WRITE_BUFFERED,
+        FS_WRITE_COMPLETED,
+        FS_WRITE_FAILED,
+        FS_WRITE_TOTAL_BUFFERED
+};
 
 static const struct stat_def fs_defs[] = {
-        { "flushed_by_timer", STAT_COUNTER },    { "lines_dropped", STAT_COUNTER },      { "reopen_failed", STAT_COUNTER },
-        { "write_buffered", STAT_COUNTER },      { "write_completed", STAT_COUNTER },    { "write_failed", STAT_COUNTER },
+        { "flushed_by_timer", STAT_COUNTER },   { "lines_dropped", STAT_COUNTER },   { "reopen_failed", STAT_COUNTER },
+        { "write_buffered", STAT_COUNTER },     { "write_completed", STAT_COUNTER }, { "write_failed", STAT_COUNTER },
         { "write_total_buffered", STAT_GAUGE },
 };
 
@@ -32,13 +41,13 @@ struct log_sink {
         struct log_sinks *all;
         unsigned index;
         char *path;
-        bool standard;                          /* stdout or stderr: never reopened */
+        bool standard; /* stdout or stderr: never reopened */
         int fd;
         pthread_t thread;
         pthread_mutex_t lock;
         pthread_cond_t wake;
-        struct buf queue;                       /* the lock's */
-        bool sleeping, stop, reopen;            /* the lock's */
+        struct buf queue;            /* the lock's */
+        bool sleeping, stop, reopen; /* the lock's */
 };
 
 struct log_sinks {
@@ -274,7 +283,7 @@ static void buffers_flush(struct log_buffers *b)
                 if (s->queue.n + n <= LOG_QUEUE_BYTES) {
                         took = true;
                         if (!s->queue.n && s->queue.cap < mine->cap) {
-                                struct buf t = s->queue;        /* nothing waits: swap instead of copying */
+                                struct buf t = s->queue; /* nothing waits: swap instead of copying */
 
                                 s->queue = *mine;
                                 *mine = t;
@@ -282,10 +291,10 @@ static void buffers_flush(struct log_buffers *b)
                                 buf_str(&s->queue, buf_view(mine));
                         }
                         wake = s->sleeping || s->queue.n >= GATHER_BYTES;
-                        s->sleeping = false;    /* woken once is enough */
+                        s->sleeping = false; /* woken once is enough */
                 }
                 pthread_mutex_unlock(&s->lock);
-                if (wake)                       /* not under the lock, for which the writer would have to wait */
+                if (wake) /* not under the lock, for which the writer would have to wait */
                         pthread_cond_signal(&s->wake);
                 if (took) {
                         stat_inc(w->stats, stat_of(s->all->scope, FS_WRITE_BUFFERED));

@@ -11,7 +11,7 @@ struct worker;
 
 enum {
         LOG_SINKS_MAX = 64,
-        LOG_QUEUE_BYTES = 4 << 20,      /* of one sink, not yet taken by its writer; more is dropped and counted */
+        LOG_QUEUE_BYTES = 4 << 20, /* of one sink, not yet taken by its writer; more is dropped and counted */
 };
 
 /* The sink of a path ("/dev/stdout" and "/dev/stderr" are the process's own); the same for the same path, until the process ends. NULL with

@@ -1,5 +1,5 @@
-/* See match.h. The trap here is RE2's vocabulary: it allows nothing that needs back-tracking, so look-around and back-references are refused
- * at build time, and what remains is bounded at run time by PCRE2's match limit instead of by the algorithm. */
+/* See match.h. The trap here is RE2's vocabulary: it allows nothing that needs back-tracking, so look-around and back-references are
+ * refused at build time, and what remains is bounded at run time by PCRE2's match limit instead of by the algorithm. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "proxy/match.h"
 
@@ -14,12 +14,12 @@
 
 enum {
         REGEX_PATTERN_MAX = 8192,
-        REGEX_MATCH_LIMIT = 200000,     /* steps of one match; a path of 60 KiB against an ordinary pattern needs far fewer */
+        REGEX_MATCH_LIMIT = 200000, /* steps of one match; a path of 60 KiB against an ordinary pattern needs far fewer */
 };
 
 struct regex {
-        pcre2_code *code;               /* as written, for replacing */
-        pcre2_code *whole;              /* anchored at both ends, for matching */
+        pcre2_code *code;  /* as written, for replacing */
+        pcre2_code *whole; /* anchored at both ends, for matching */
         unsigned groups;
 };
 
@@ -201,7 +201,7 @@ struct str regex_replace_all(const struct regex *r, struct str s, struct str sub
                 ov = pcre2_get_ovector_pointer(scratch);
                 from = ov[0];
                 to = ov[1];
-                if (from == to && from == last_end) {    /* an empty match right behind the last one */
+                if (from == to && from == last_end) { /* an empty match right behind the last one */
                         if (from == s.n)
                                 break;
                         buf_char(&out, s.p[from]);
@@ -231,8 +231,8 @@ struct str regex_replace_all(const struct regex *r, struct str s, struct str sub
         return result;
 }
 
-bool regex_rewrite_build(struct config_mem *m, struct regex_rewrite *w, const struct Xds__RegexMatchAndSubstitute *p, const struct diag_at *at,
-                         struct diags *d)
+bool regex_rewrite_build(struct config_mem *m, struct regex_rewrite *w, const struct Xds__RegexMatchAndSubstitute *p,
+                         const struct diag_at *at, struct diags *d)
 {
         struct diag_at here = at_path(&m->scratch, at, ".pattern");
 
@@ -354,7 +354,7 @@ static bool header_match_build(struct config_mem *m, struct header_match *h, con
         switch (p->header_match_specifier_case) {
         case XDS__HEADER_MATCHER__HEADER_MATCH_SPECIFIER_EXACT_MATCH:
                 s->text = arena_str(&m->arena, str_of(p->exact_match));
-                if (!s->text.n) {       /* Envoy: an empty exact value matches any */
+                if (!s->text.n) { /* Envoy: an empty exact value matches any */
                         h->kind = HM_PRESENT;
                         h->present = true;
                 }
@@ -513,7 +513,8 @@ bool query_matches_build(struct config_mem *m, struct query_matches *q, struct X
 
                 x->name = arena_str(&m->arena, str_of(v[i]->name));
                 x->present = true;
-                if (v[i]->query_parameter_match_specifier_case == XDS__QUERY_PARAMETER_MATCHER__QUERY_PARAMETER_MATCH_SPECIFIER_STRING_MATCH) {
+                if (v[i]->query_parameter_match_specifier_case ==
+                    XDS__QUERY_PARAMETER_MATCHER__QUERY_PARAMETER_MATCH_SPECIFIER_STRING_MATCH) {
                         struct diag_at here = at_path(&m->scratch, at, "[%zu].string_match", i);
 
                         x->has_string = true;

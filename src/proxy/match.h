@@ -23,27 +23,27 @@ enum { REGEX_GROUPS = 10 };
 /* NULL with a diagnostic. Registered for release with m. */
 struct regex *regex_build(struct config_mem *m, const struct Xds__RegexMatcher *r, const struct diag_at *at, struct diags *d);
 bool regex_full_match(const struct regex *r, struct str s);
-/* Every match in s replaced by `substitution`, in which \1 to \9 are groups, \0 the match, and \\ a backslash (RE2::GlobalReplace). The result is in
- * a; s itself when nothing matched. */
+/* Every match in s replaced by `substitution`, in which \1 to \9 are groups, \0 the match, and \\ a backslash (RE2::GlobalReplace). The
+ * result is in a; s itself when nothing matched. */
 struct str regex_replace_all(const struct regex *r, struct str s, struct str substitution, struct arena *a);
 /* The number of groups that a pattern has. */
 unsigned regex_groups(const struct regex *r);
-void regex_thread_fini(void);           /* frees the calling thread's scratch memory. At thread exit */
+void regex_thread_fini(void); /* frees the calling thread's scratch memory. At thread exit */
 
 struct regex_rewrite {
-        struct regex *regex;            /* NULL: none */
+        struct regex *regex; /* NULL: none */
         struct str substitution;
 };
 
-bool regex_rewrite_build(struct config_mem *m, struct regex_rewrite *w, const struct Xds__RegexMatchAndSubstitute *p, const struct diag_at *at,
-                         struct diags *d);
+bool regex_rewrite_build(struct config_mem *m, struct regex_rewrite *w, const struct Xds__RegexMatchAndSubstitute *p,
+                         const struct diag_at *at, struct diags *d);
 
 enum string_match_kind { STRING_EXACT, STRING_PREFIX, STRING_SUFFIX, STRING_CONTAINS, STRING_REGEX };
 
 struct string_match {
         enum string_match_kind kind;
         bool ignore_case;
-        struct str text;                /* lower case with ignore_case and STRING_CONTAINS */
+        struct str text; /* lower case with ignore_case and STRING_CONTAINS */
         struct regex *regex;
 };
 
@@ -51,7 +51,7 @@ bool string_match_build(struct config_mem *m, struct string_match *s, const stru
                         struct diags *d);
 bool string_match(const struct string_match *s, struct str v);
 
-struct header_match;                    /* a list of them: all must match */
+struct header_match; /* a list of them: all must match */
 
 struct header_matches {
         struct header_match *v;
@@ -62,7 +62,8 @@ bool header_matches_build(struct config_mem *m, struct header_matches *h, struct
                           const struct diag_at *at, struct diags *d);
 bool header_matches_all(const struct header_matches *h, const struct http_head *head);
 bool header_matches_any(const struct header_matches *h, const struct http_head *head);
-/* All values of a header joined by commas, pseudo-headers (":path") and "host" included. False when there is none. Joined values live in a. */
+/* All values of a header joined by commas, pseudo-headers (":path") and "host" included. False when there is none. Joined values live in a.
+ */
 bool header_value(const struct http_head *head, struct str lower_name, enum http_name id, struct arena *a, struct str *v);
 
 struct query_match;

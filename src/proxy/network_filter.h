@@ -23,17 +23,17 @@ struct rds_slot;
 struct downstream {
         struct worker *worker;
         struct listener_worker *listener;
-        const struct filter_chain *chain;       /* referenced: configuration lives as long as its last connection */
+        const struct filter_chain *chain; /* referenced: configuration lives as long as its last connection */
         struct conn *conn;
         struct conn_info info;
-        struct stream_info stream;              /* the connection as a whole: TCP sessions and the listener's own access log */
-        void *session;                          /* the terminal filter's */
-        bool draining;                          /* the listener is being replaced, removed or drained */
+        struct stream_info stream; /* the connection as a whole: TCP sessions and the listener's own access log */
+        void *session;             /* the terminal filter's */
+        bool draining;             /* the listener is being replaced, removed or drained */
         bool done;
-        uint64_t close_at_ms;                   /* draining: when it is closed at the latest */
-        struct addr *original_dst;              /* owned; NULL when the connection was not redirected */
-        char *strings;                          /* what info.sni and info.alpn point into */
-        struct downstream *next, **pprev;       /* the listener's list */
+        uint64_t close_at_ms;             /* draining: when it is closed at the latest */
+        struct addr *original_dst;        /* owned; NULL when the connection was not redirected */
+        char *strings;                    /* what info.sni and info.alpn point into */
+        struct downstream *next, **pprev; /* the listener's list */
         struct loop_task reap;
 };
 
@@ -54,13 +54,13 @@ struct filter_build {
 struct diag_at filter_path(struct filter_build *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 struct network_filter {
-        const char *name;                       /* "envoy.filters.network.tcp_proxy" */
-        const char *type;                       /* "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": the typed_config's type, or
-                                                 * that of the message inside a TypedStruct: `config` is then that message */
+        const char *name; /* "envoy.filters.network.tcp_proxy" */
+        const char *type; /* "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": the typed_config's type, or
+                           * that of the message inside a TypedStruct: `config` is then that message */
         bool terminal;
         /* NULL with diagnostics on error; a filter without configuration returns any non-NULL pointer. */
         void *(*build)(struct filter_build *b, const ProtobufCMessage *config);
-        void (*free)(void *config);             /* any thread, after the last connection */
+        void (*free)(void *config); /* any thread, after the last connection */
         /* Terminal: takes d->conn. `first` are bytes read by inspection and not yet consumed; take them (chain_move). The filter ends with
          * downstream_done() after conn_close(). */
         void (*open)(void *config, struct downstream *d, struct chain *first);
@@ -73,10 +73,10 @@ struct network_filter {
         void (*on_done)(void *config, struct downstream *d);
 };
 
-extern const struct network_filter *const network_filters[];    /* NULL ends; the table is in filter_chain.c */
+extern const struct network_filter *const network_filters[]; /* NULL ends; the table is in filter_chain.c */
 extern const struct network_filter network_filter_tcp_proxy;
-extern const struct network_filter network_filter_hcm;          /* the HTTP room's */
-extern const struct network_filter network_filter_metadata_exchange, network_filter_istio_stats;        /* istio_network.c */
+extern const struct network_filter network_filter_hcm;                                           /* the HTTP room's */
+extern const struct network_filter network_filter_metadata_exchange, network_filter_istio_stats; /* istio_network.c */
 
 /* The connection is over: observers and the listener's access log run, counters settle, memory goes at the end of the turn. d->conn must be
  * closed before. */

@@ -1,5 +1,5 @@
-/* See path.h. Each function first looks whether there is anything to do: nearly every path on a real network is already in order, and is then
- * returned as it came. */
+/* See path.h. Each function first looks whether there is anything to do: nearly every path on a real network is already in order, and is
+ * then returned as it came. */
 #include "proxy/path.h"
 
 struct str path_only(struct str path)
@@ -31,7 +31,9 @@ static char upper_hex(int v)
 /* What Chromium's URL code, which Envoy uses, writes as an escape in a path. */
 static bool escaped(unsigned char c)
 {
-        static const bool yes[256] = { ['"'] = true, ['<'] = true, ['>'] = true, ['`'] = true, ['{'] = true, ['|'] = true, ['}'] = true, ['^'] = true };
+        static const bool yes[256] = {
+                ['"'] = true, ['<'] = true, ['>'] = true, ['`'] = true, ['{'] = true, ['|'] = true, ['}'] = true, ['^'] = true
+        };
 
         return c <= 0x20 || c >= 0x7f || yes[c];
 }
@@ -100,7 +102,7 @@ static size_t remove_dots(char *p, size_t n)
 
                 while (e < n && p[e] != '/')
                         e++;
-                len = e - r;                    /* "/segment" */
+                len = e - r; /* "/segment" */
                 if (len == 2 && p[r + 1] == '.') {
                         if (e == n)
                                 p[w++] = '/';
@@ -208,7 +210,7 @@ struct str host_without_port(struct str h, unsigned *port)
         *port = 0;
         if (colon < 0 || colon < bracket)
                 return h;
-        if (bracket < 0 && str_chr(h, ':') != colon)            /* a bare IPv6 address */
+        if (bracket < 0 && str_chr(h, ':') != colon) /* a bare IPv6 address */
                 return h;
         if (!str_u64(str_sub(h, (size_t)colon + 1, h.n), &v) || v > 65535)
                 return h;

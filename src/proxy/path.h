@@ -7,9 +7,9 @@
 /* The path without query and fragment. */
 struct str path_only(struct str path);
 
-/* normalize_path: dot segments removed, %2E and unreserved characters' escapes decoded, "\" to "/", as Envoy (which uses Chromium's rules). False when the
- * path cannot be normalised (not absolute, "..", above the root). The query is kept as it is; the fragment too. Lives in `a`, or is `path` itself
- * when nothing had to change. */
+/* normalize_path: dot segments removed, %2E and unreserved characters' escapes decoded, "\" to "/", as Envoy (which uses Chromium's rules).
+ * False when the path cannot be normalised (not absolute, "..", above the root). The query is kept as it is; the fragment too. Lives in
+ * `a`, or is `path` itself when nothing had to change. */
 bool path_normalize(struct arena *a, struct str path, struct str *out);
 
 /* merge_slashes: "//" to "/" in the path, not in the query. */

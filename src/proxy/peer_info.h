@@ -1,5 +1,5 @@
-/* Who a workload is, as Istio's proxies tell each other (x-envoy-peer-metadata: a base64 of a serialised Struct) and as the control plane tells a
- * proxy about itself (node metadata). */
+/* Who a workload is, as Istio's proxies tell each other (x-envoy-peer-metadata: a base64 of a serialised Struct) and as the control plane
+ * tells a proxy about itself (node metadata). */
 #ifndef PROXY_PEER_INFO_H
 #define PROXY_PEER_INFO_H
 

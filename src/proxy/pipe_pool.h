@@ -9,14 +9,14 @@ enum { PIPE_POOL_MAX = 64, PIPE_BYTES = 256 * 1024 };
 
 struct pipe {
         int rd, wr;
-        size_t n;                               /* bytes in it */
+        size_t n; /* bytes in it */
 };
 
 struct pipe_pool;
 
 struct pipe_pool *pipe_pool_new(void);
 void pipe_pool_free(struct pipe_pool *p);
-bool pipe_take(struct pipe_pool *p, struct pipe *out);         /* false: no descriptors left; copy instead */
-void pipe_give(struct pipe_pool *p, struct pipe *pipe);         /* one that still holds bytes is closed */
+bool pipe_take(struct pipe_pool *p, struct pipe *out);  /* false: no descriptors left; copy instead */
+void pipe_give(struct pipe_pool *p, struct pipe *pipe); /* one that still holds bytes is closed */
 
 #endif

@@ -127,7 +127,7 @@ static void slot_gone(void *arg)
         struct rds_slot *r = arg;
 
         r->gone_posted = false;
-        if (!atomic_load(&r->refs))             /* nobody asked for it meanwhile */
+        if (!atomic_load(&r->refs)) /* nobody asked for it meanwhile */
                 slot_free(r->server->rds, r);
 }
 
@@ -218,7 +218,8 @@ struct rds_slot *rds_slot_get(struct server *s, const struct Xds__Rds *rds, cons
         stat_inc(s->stats_main, stat_of(r->stats, RS_UPDATE_ATTEMPT));
         if (!m->hooks || !m->hooks->subscribe(m->arg, r, rds->config_source, at, d)) {
                 if (!m->hooks)
-                        diag_add(d, DIAG_ERROR, NULL, at, "there is no source of route configurations: dynamic_resources.ads_config is missing");
+                        diag_add(d, DIAG_ERROR, NULL, at,
+                                 "there is no source of route configurations: dynamic_resources.ads_config is missing");
                 slot_free(m, r);
                 return NULL;
         }
@@ -227,8 +228,8 @@ struct rds_slot *rds_slot_get(struct server *s, const struct Xds__Rds *rds, cons
         return r;
 }
 
-bool rds_manager_apply(struct rds_manager *m, struct str name, const char *file, const struct Xds__RouteConfiguration *rc, struct str version,
-                       const struct diag_at *at, struct diags *d)
+bool rds_manager_apply(struct rds_manager *m, struct str name, const char *file, const struct Xds__RouteConfiguration *rc,
+                       struct str version, const struct diag_at *at, struct diags *d)
 {
         for (size_t i = 0; i < m->n; i++) {
                 struct rds_slot *r = m->v[i];
@@ -287,7 +288,7 @@ void rds_manager_free(struct rds_manager *m)
 {
         if (!m)
                 return;
-        m->server->nworkers = 0;                /* they are gone: nothing to post to */
+        m->server->nworkers = 0; /* they are gone: nothing to post to */
         while (m->n)
                 slot_free(m, m->v[m->n - 1]);
         free(m->v);

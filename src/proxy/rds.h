@@ -13,13 +13,14 @@ struct Xds__RouteConfiguration;
 struct Xds__Rds;
 
 /* The HTTP room's. Immutable, reference-counted (atomic), no pointer into rc kept. */
-struct route_table *route_table_build(struct server *s, const struct Xds__RouteConfiguration *rc, const struct diag_at *at, struct diags *d);
+struct route_table *route_table_build(struct server *s, const struct Xds__RouteConfiguration *rc, const struct diag_at *at,
+                                      struct diags *d);
 struct route_table *route_table_ref(const struct route_table *t);
 void route_table_unref(const struct route_table *t);
 
 /* Main thread, during a filter's build. Reference-counted; NULL with diagnostics (a source that is not supported, an empty name). */
 struct rds_slot *rds_slot_get(struct server *s, const struct Xds__Rds *rds, const struct diag_at *at, struct diags *d);
-void rds_slot_unref(struct rds_slot *r);                                /* any thread */
+void rds_slot_unref(struct rds_slot *r); /* any thread */
 /* A worker's current table: borrowed until the end of the turn (route_table_ref() to keep). NULL: never arrived (404, flag NR). */
 struct route_table *rds_slot_table(struct worker *w, const struct rds_slot *r);
 

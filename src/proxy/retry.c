@@ -12,7 +12,7 @@
 #include "proxy/ext.h"
 
 enum {
-        RETRY_BASE_MS = 25,             /* Envoy's upstream.base_retry_backoff_ms */
+        RETRY_BASE_MS = 25, /* Envoy's upstream.base_retry_backoff_ms */
         RETRY_MAX_FACTOR = 10,
         RETRY_NUM_MAX = 1000,
 };
@@ -80,7 +80,8 @@ static bool predicates_build(struct retry_policy *r, struct config_mem *m, const
                                 return false;
                         }
                 } else if (!h->name || strcmp(h->name, "envoy.retry_host_predicates.previous_hosts") != 0) {
-                        diag_add(d, DIAG_ERROR, NULL, &here, "retry predicate \"%s\" is not supported: use previous_hosts", h->name ? h->name : "");
+                        diag_add(d, DIAG_ERROR, NULL, &here, "retry predicate \"%s\" is not supported: use previous_hosts",
+                                 h->name ? h->name : "");
                         return false;
                 }
                 r->previous_hosts = true;
@@ -121,7 +122,8 @@ struct retry_policy *retry_policy_build(struct config_mem *m, const struct Xds__
         r->on = retry_on_parse(str_of(p->retry_on), &unknown);
         if (unknown.n) {
                 here = at_path(&m->scratch, at, ".retry_on");
-                diag_add(d, DIAG_WARNING, NULL, &here, "\"" STR_FMT "\" is no retry condition and is ignored, as Envoy does", STR_ARG(unknown));
+                diag_add(d, DIAG_WARNING, NULL, &here, "\"" STR_FMT "\" is no retry condition and is ignored, as Envoy does",
+                         STR_ARG(unknown));
         }
         r->num = p->num_retries ? p->num_retries->value : 1;
         if (r->num > RETRY_NUM_MAX)
@@ -154,14 +156,16 @@ struct retry_policy *retry_policy_build(struct config_mem *m, const struct Xds__
         here = at_path(&m->scratch, at, ".retriable_request_headers");
         header_matches_build(m, &r->request_headers, p->retriable_request_headers, p->n_retriable_request_headers, &here, d);
         r->host_attempts = p->host_selection_retry_max_attempts > 0 && p->host_selection_retry_max_attempts < 100
-                ? (unsigned)p->host_selection_retry_max_attempts
-                : p->host_selection_retry_max_attempts >= 100 ? 100 : 1;
+                                   ? (unsigned)p->host_selection_retry_max_attempts
+                           : p->host_selection_retry_max_attempts >= 100 ? 100
+                                                                         : 1;
         predicates_build(r, m, p, at, d);
         if (p->rate_limited_retry_back_off)
                 rate_limit_build(r, m, p->rate_limited_retry_back_off, at, d);
         if (p->retry_priority) {
                 here = at_path(&m->scratch, at, ".retry_priority");
-                diag_add(d, DIAG_ERROR, NULL, &here, "retry_priority \"%s\" is not supported", p->retry_priority->name ? p->retry_priority->name : "");
+                diag_add(d, DIAG_ERROR, NULL, &here, "retry_priority \"%s\" is not supported",
+                         p->retry_priority->name ? p->retry_priority->name : "");
         }
         if (p->n_retry_options_predicates) {
                 here = at_path(&m->scratch, at, ".retry_options_predicates");
@@ -260,11 +264,8 @@ static bool grpc_wanted(uint32_t on, const struct http_head *resp)
                 uint32_t bit;
                 uint64_t code;
         } map[] = {
-                { RETRY_GRPC_CANCELLED, 1 },
-                { RETRY_GRPC_DEADLINE_EXCEEDED, 4 },
-                { RETRY_GRPC_RESOURCE_EXHAUSTED, 8 },
-                { RETRY_GRPC_INTERNAL, 13 },
-                { RETRY_GRPC_UNAVAILABLE, 14 },
+                { RETRY_GRPC_CANCELLED, 1 }, { RETRY_GRPC_DEADLINE_EXCEEDED, 4 }, { RETRY_GRPC_RESOURCE_EXHAUSTED, 8 },
+                { RETRY_GRPC_INTERNAL, 13 }, { RETRY_GRPC_UNAVAILABLE, 14 },
         };
         struct http_hdr *h = http_get(resp, HN_GRPC_STATUS);
         uint64_t code;
@@ -304,7 +305,7 @@ static void rate_limit_read(struct retry_state *r, const struct http_head *resp)
 bool retry_wants_response(struct retry_state *r, const struct http_head *resp)
 {
         const uint32_t grpc = RETRY_GRPC_CANCELLED | RETRY_GRPC_DEADLINE_EXCEEDED | RETRY_GRPC_RESOURCE_EXHAUSTED | RETRY_GRPC_UNAVAILABLE |
-                RETRY_GRPC_INTERNAL;
+                              RETRY_GRPC_INTERNAL;
         int s = resp->status;
         bool want;
 
@@ -313,8 +314,8 @@ bool retry_wants_response(struct retry_state *r, const struct http_head *resp)
         if (http_get_name(resp, STR("x-envoy-ratelimited")))
                 return (r->on & RETRY_ENVOY_RATELIMITED) != 0;
         want = ((r->on & RETRY_5XX) && s >= 500 && s < 600) || ((r->on & RETRY_GATEWAY_ERROR) && s >= 502 && s <= 504) ||
-                ((r->on & RETRY_4XX) && s == 409) || ((r->on & RETRY_STATUS_CODES) && code_listed(r, s)) ||
-                ((r->on & RETRY_HEADERS) && header_listed(r, resp)) || ((r->on & grpc) && grpc_wanted(r->on, resp));
+               ((r->on & RETRY_4XX) && s == 409) || ((r->on & RETRY_STATUS_CODES) && code_listed(r, s)) ||
+               ((r->on & RETRY_HEADERS) && header_listed(r, resp)) || ((r->on & grpc) && grpc_wanted(r->on, resp));
         if (want)
                 rate_limit_read(r, resp);
         return want;

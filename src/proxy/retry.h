@@ -33,16 +33,16 @@ struct retry_reset_header {
 
 struct retry_policy {
         uint32_t on;
-        unsigned num;                           /* default 1 */
-        uint64_t per_try_timeout_ms;            /* 0: none */
+        unsigned num;                /* default 1 */
+        uint64_t per_try_timeout_ms; /* 0: none */
         uint64_t per_try_idle_timeout_ms;
-        uint64_t base_ms, max_ms;               /* back-off */
+        uint64_t base_ms, max_ms; /* back-off */
         uint16_t *codes;
         size_t ncodes;
-        struct header_matches headers;          /* of the response */
-        struct header_matches request_headers;  /* only requests that match are retried; none: all */
+        struct header_matches headers;         /* of the response */
+        struct header_matches request_headers; /* only requests that match are retried; none: all */
         bool previous_hosts;
-        unsigned host_attempts;                 /* host_selection_retry_max_attempts */
+        unsigned host_attempts; /* host_selection_retry_max_attempts */
         struct retry_reset_header *reset;
         size_t nreset;
         uint64_t reset_max_ms;
@@ -53,13 +53,13 @@ struct retry_policy *retry_policy_build(struct config_mem *m, const struct Xds__
 
 /* One request's state. */
 struct retry_state {
-        const struct retry_policy *policy;      /* NULL: only headers asked */
+        const struct retry_policy *policy; /* NULL: only headers asked */
         uint32_t on;
         unsigned left;
-        uint64_t interval_ms;                   /* of the next back-off */
-        uint64_t after_ms;                      /* from a rate-limit header; 0: none */
-        struct str codes;                       /* x-envoy-retriable-status-codes */
-        struct str headers;                     /* x-envoy-retriable-header-names */
+        uint64_t interval_ms; /* of the next back-off */
+        uint64_t after_ms;    /* from a rate-limit header; 0: none */
+        struct str codes;     /* x-envoy-retriable-status-codes */
+        struct str headers;   /* x-envoy-retriable-header-names */
         bool enabled;
 };
 

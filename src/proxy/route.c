@@ -33,7 +33,7 @@ void route_table_unref(const struct route_table *t)
         free(m);
 }
 
-enum { HOST_MAX = 512 };        /* a longer authority can only match "*" */
+enum { HOST_MAX = 512 }; /* a longer authority can only match "*" */
 
 const struct route_vhost *route_table_vhost(const struct route_table *t, struct str host)
 {
@@ -97,7 +97,7 @@ static bool path_matches(const struct route *r, struct str path)
                 return r->ignore_case ? str_eq_nocase(path, r->path) : str_eq(path, r->path);
         case ROUTE_SEPARATED_PREFIX:
                 return (r->ignore_case ? str_starts_nocase(path, r->path) : str_starts(path, r->path)) &&
-                        (path.n == r->path.n || path.p[r->path.n] == '/');
+                       (path.n == r->path.n || path.p[r->path.n] == '/');
         case ROUTE_REGEX:
                 return regex_full_match(r->regex, path);
         case ROUTE_CONNECT:

@@ -25,10 +25,10 @@ enum { ROUTE_NO_TIMEOUT = 0 };
 
 /* typed_per_filter_config: what a route or virtual host says to one HTTP filter. */
 struct route_filter_config {
-        struct str name;                        /* the filter's name in the HCM */
-        const struct http_filter *filter;       /* whose configuration it is */
+        struct str name;                  /* the filter's name in the HCM */
+        const struct http_filter *filter; /* whose configuration it is */
         bool disabled;
-        void *config;                           /* http_filter.build_route's; NULL when only disabled */
+        void *config; /* http_filter.build_route's; NULL when only disabled */
 };
 
 struct route_filter_configs {
@@ -44,12 +44,12 @@ struct route_vhost {
         size_t nroutes;
         enum route_tls require_tls;
         bool attempt_count_in_request, attempt_count_in_response;
-        const struct header_ops *request, *response;    /* never NULL */
+        const struct header_ops *request, *response; /* never NULL */
         const struct retry_policy *retry;
         const struct cors_policy *cors;
         struct route_filter_configs filters;
-        uint64_t body_limit;                    /* UINT64_MAX: none */
-        struct route *tls_redirect;             /* what require_tls answers */
+        uint64_t body_limit;        /* UINT64_MAX: none */
+        struct route *tls_redirect; /* what require_tls answers */
 };
 
 enum route_path_kind { ROUTE_PREFIX, ROUTE_PATH, ROUTE_SEPARATED_PREFIX, ROUTE_REGEX, ROUTE_CONNECT };
@@ -58,25 +58,25 @@ enum route_cluster_kind { ROUTE_CLUSTER, ROUTE_CLUSTER_HEADER, ROUTE_CLUSTER_WEI
 enum route_host_kind { ROUTE_HOST_KEEP, ROUTE_HOST_LITERAL, ROUTE_HOST_AUTO, ROUTE_HOST_HEADER, ROUTE_HOST_PATH_REGEX };
 
 struct route_weighted {
-        struct str cluster;                     /* or, with cluster_header, the name of a header */
+        struct str cluster; /* or, with cluster_header, the name of a header */
         bool from_header;
-        uint64_t upto;                          /* cumulative weight */
+        uint64_t upto; /* cumulative weight */
         struct header_ops request, response;
         struct str host_literal;
         struct route_filter_configs filters;
 };
 
 struct route_upgrade {
-        struct str type;                        /* lower case */
+        struct str type; /* lower case */
         bool enabled;
 };
 
 struct route_redirect {
         int status;
-        struct str scheme;                      /* "" keep */
+        struct str scheme; /* "" keep */
         struct str host;
-        unsigned port;                          /* 0: keep */
-        struct str path;                        /* path_redirect, or "" */
+        unsigned port;   /* 0: keep */
+        struct str path; /* path_redirect, or "" */
         bool path_has_query;
         bool has_prefix_rewrite;
         struct str prefix_rewrite;
@@ -102,35 +102,35 @@ struct route {
         struct query_matches query;
         struct fraction runtime;
         bool grpc;
-        int tls_presented, tls_validated;       /* 1, 0; -1: does not matter */
+        int tls_presented, tls_validated; /* 1, 0; -1: does not matter */
 
         enum route_action_kind action;
         enum route_cluster_kind cluster_kind;
-        struct str cluster;                     /* name, or the header's */
+        struct str cluster; /* name, or the header's */
         struct route_weighted *weighted;
         size_t nweighted;
         uint64_t weight_total;
-        struct str weight_header;               /* the header that carries the random number, or "" */
+        struct str weight_header; /* the header that carries the random number, or "" */
         int cluster_not_found_status;
 
-        struct str prefix_rewrite;              /* "" none */
+        struct str prefix_rewrite; /* "" none */
         struct regex_rewrite regex_rewrite;
         enum route_host_kind host_kind;
-        struct str host;                        /* literal, or a header's name */
+        struct str host; /* literal, or a header's name */
         struct regex_rewrite host_regex;
         bool append_x_forwarded_host;
 
-        uint64_t timeout_ms;                    /* 0: none; default 15 s */
+        uint64_t timeout_ms; /* 0: none; default 15 s */
         bool has_max_grpc_timeout;
         uint64_t max_grpc_timeout_ms, grpc_timeout_offset_ms;
         bool has_idle_timeout;
         uint64_t idle_timeout_ms;
-        bool has_max_stream_duration;           /* max_stream_duration set: the timeouts of its own kind */
+        bool has_max_stream_duration; /* max_stream_duration set: the timeouts of its own kind */
         uint64_t max_stream_duration_ms;
         bool has_grpc_timeout_header_max;
         uint64_t grpc_timeout_header_max_ms, grpc_timeout_header_offset_ms;
         const struct retry_policy *retry;
-        unsigned priority;                      /* enum priority */
+        unsigned priority; /* enum priority */
         struct route_hash *hash;
         size_t nhash;
         const struct cors_policy *cors;
@@ -140,19 +140,19 @@ struct route {
         struct route_redirect redirect;
         int direct_status;
         struct str direct_body;
-        struct format *direct_format;           /* body_format, or NULL */
+        struct format *direct_format; /* body_format, or NULL */
         struct str direct_content_type;
-        struct format *reason;                  /* metadata "postern".reason, or NULL */
+        struct format *reason; /* metadata "postern".reason, or NULL */
 
         struct str decorator;
         bool decorator_propagate;
         struct header_ops request, response;
         struct route_filter_configs filters;
         const struct Xds__Metadata *metadata;
-        uint64_t body_limit;                    /* per_request_buffer_limit_bytes; UINT64_MAX: none */
+        uint64_t body_limit; /* per_request_buffer_limit_bytes; UINT64_MAX: none */
 };
 
-struct route_domains {                          /* wildcards of one length */
+struct route_domains { /* wildcards of one length */
         size_t len;
         struct strmap map;
 };
@@ -162,7 +162,7 @@ struct route_table {
         struct config_mem mem;
         struct str name;
         struct strmap exact;
-        struct route_domains *suffix, *prefix;  /* longest first */
+        struct route_domains *suffix, *prefix; /* longest first */
         size_t nsuffix, nprefix;
         struct route_vhost *any;
         struct route_vhost **vhosts;
@@ -181,13 +181,13 @@ struct route_input {
         const struct http_head *head;
         uint64_t random;
         bool tls, tls_presented, tls_validated;
-        bool internal;                          /* x-envoy-internal */
+        bool internal; /* x-envoy-internal */
 };
 
 struct route_pick {
-        const struct route *route;              /* NULL: none (404, NR) */
+        const struct route *route; /* NULL: none (404, NR) */
         const struct route_weighted *weighted;
-        struct str cluster;                     /* of a forwarding route; in the head's arena or the table */
+        struct str cluster; /* of a forwarding route; in the head's arena or the table */
 };
 
 /* The virtual host that answers an authority, or NULL. */

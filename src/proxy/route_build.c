@@ -13,13 +13,13 @@
 #include "proxy/filter_cors.h"
 #include "proxy/format.h"
 
-#include <limits.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 
 enum {
-        ROUTE_TIMEOUT_MS = 15000,               /* Envoy's default */
-        DIRECT_BODY_MAX = 4096,                 /* max_direct_response_body_size_bytes' default */
+        ROUTE_TIMEOUT_MS = 15000, /* Envoy's default */
+        DIRECT_BODY_MAX = 4096,   /* max_direct_response_body_size_bytes' default */
 };
 
 struct build {
@@ -71,8 +71,8 @@ static struct format *compile(struct build *b, struct str text, const struct dia
         return f;
 }
 
-static void filter_configs_build(struct build *b, struct route_filter_configs *c, size_t n, struct Xds__Route__TypedPerFilterConfigEntry **v,
-                                 const struct diag_at *at)
+static void filter_configs_build(struct build *b, struct route_filter_configs *c, size_t n,
+                                 struct Xds__Route__TypedPerFilterConfigEntry **v, const struct diag_at *at)
 {
         c->n = 0;
         c->v = n ? arena_zalloc(&b->m->arena, n * sizeof(*c->v)) : NULL;
@@ -88,8 +88,8 @@ static void filter_configs_build(struct build *b, struct route_filter_configs *c
 }
 
 /* protoc-c makes a type of its own for the entries of each map; they have the same shape. */
-#define FILTER_CONFIGS(b, c, msg, at)                                                                                          \
-        filter_configs_build((b), (c), (msg)->n_typed_per_filter_config,                                                       \
+#define FILTER_CONFIGS(b, c, msg, at)                                    \
+        filter_configs_build((b), (c), (msg)->n_typed_per_filter_config, \
                              (struct Xds__Route__TypedPerFilterConfigEntry **)(void *)(msg)->typed_per_filter_config, (at))
 
 static void match_build(struct build *b, struct route *r, const struct Xds__RouteMatch *m, const struct diag_at *at)
@@ -126,7 +126,8 @@ static void match_build(struct build *b, struct route *r, const struct Xds__Rout
                 refuse(b, at, true, "path_match_policy");
                 break;
         default:
-                diag_add(b->d, DIAG_ERROR, NULL, at, "a route match needs one of prefix, path, path_separated_prefix, safe_regex or connect_matcher");
+                diag_add(b->d, DIAG_ERROR, NULL, at,
+                         "a route match needs one of prefix, path, path_separated_prefix, safe_regex or connect_matcher");
         }
         r->ignore_case = m->case_sensitive && !m->case_sensitive->value;
         if (m->n_headers) {
@@ -166,8 +167,8 @@ static void weighted_build(struct build *b, struct route *r, const struct Xds__W
                 x->upto = total;
                 header_ops_build(b->m, &x->request, c->request_headers_to_add, c->n_request_headers_to_add, c->request_headers_to_remove,
                                  c->n_request_headers_to_remove, "request_headers", &here, b->d);
-                header_ops_build(b->m, &x->response, c->response_headers_to_add, c->n_response_headers_to_add, c->response_headers_to_remove,
-                                 c->n_response_headers_to_remove, "response_headers", &here, b->d);
+                header_ops_build(b->m, &x->response, c->response_headers_to_add, c->n_response_headers_to_add,
+                                 c->response_headers_to_remove, c->n_response_headers_to_remove, "response_headers", &here, b->d);
                 if (c->host_rewrite_specifier_case == XDS__WEIGHTED_CLUSTER__CLUSTER_WEIGHT__HOST_REWRITE_SPECIFIER_HOST_REWRITE_LITERAL)
                         x->host_literal = keep(b, c->host_rewrite_literal);
                 refuse(b, &here, c->metadata_match != NULL, "metadata_match");
@@ -287,7 +288,8 @@ static void timeouts_build(struct build *b, struct route *r, const struct Xds__R
                 r->max_stream_duration_ms = ms(b, m->max_stream_duration, 0, at, "max_stream_duration.max_stream_duration");
                 r->has_grpc_timeout_header_max = m->grpc_timeout_header_max != NULL;
                 r->grpc_timeout_header_max_ms = ms(b, m->grpc_timeout_header_max, 0, at, "max_stream_duration.grpc_timeout_header_max");
-                r->grpc_timeout_header_offset_ms = ms(b, m->grpc_timeout_header_offset, 0, at, "max_stream_duration.grpc_timeout_header_offset");
+                r->grpc_timeout_header_offset_ms = ms(b, m->grpc_timeout_header_offset, 0, at,
+                                                      "max_stream_duration.grpc_timeout_header_offset");
         }
 }
 
@@ -298,7 +300,8 @@ static void hash_build(struct build *b, struct route *r, const struct Xds__Route
         if (!a->n_hash_policy)
                 return;
         here = AT(b, at, ".hash_policy");
-        diag_add(b->d, DIAG_WARNING, NULL, &here, "hash policies matter to ring-hash and Maglev load balancing, which are not supported: ignored");
+        diag_add(b->d, DIAG_WARNING, NULL, &here,
+                 "hash policies matter to ring-hash and Maglev load balancing, which are not supported: ignored");
         r->hash = arena_zalloc(&b->m->arena, a->n_hash_policy * sizeof(*r->hash));
         for (size_t i = 0; i < a->n_hash_policy; i++) {
                 const struct Xds__RouteAction__HashPolicy *p = a->hash_policy[i];
@@ -497,7 +500,8 @@ static void reason_build(struct build *b, struct route *r, const struct diag_at 
         r->reason = compile(b, text, &here);
 }
 
-static void route_build(struct build *b, struct route *r, const struct Xds__Route *p, const struct Xds__VirtualHost *vh, const struct diag_at *at)
+static void route_build(struct build *b, struct route *r, const struct Xds__Route *p, const struct Xds__VirtualHost *vh,
+                        const struct diag_at *at)
 {
         static const struct Xds__RouteMatch no_match = XDS__ROUTE_MATCH__INIT;
         struct diag_at here = AT(b, at, ".match");
@@ -533,8 +537,8 @@ static void route_build(struct build *b, struct route *r, const struct Xds__Rout
                 header_ops_build(b->m, &r->request, p->request_headers_to_add, p->n_request_headers_to_add, p->request_headers_to_remove,
                                  p->n_request_headers_to_remove, "request_headers", at, b->d);
         if (p->n_response_headers_to_add || p->n_response_headers_to_remove)
-                header_ops_build(b->m, &r->response, p->response_headers_to_add, p->n_response_headers_to_add, p->response_headers_to_remove,
-                                 p->n_response_headers_to_remove, "response_headers", at, b->d);
+                header_ops_build(b->m, &r->response, p->response_headers_to_add, p->n_response_headers_to_add,
+                                 p->response_headers_to_remove, p->n_response_headers_to_remove, "response_headers", at, b->d);
         if (p->n_typed_per_filter_config)
                 FILTER_CONFIGS(b, &r->filters, p, at);
         if (p->request_body_buffer_limit)
@@ -604,8 +608,9 @@ static void domain_add(struct build *b, struct route_vhost *v, const char *domai
                 map = &t->exact;
         }
         if (strmap_has(map, s)) {
-                diag_add(b->d, DIAG_ERROR, NULL, at, "only unique values for domains are permitted: \"%s\" is already a domain of virtual host \"" STR_FMT
-                         "\"", domain, STR_ARG(((struct route_vhost *)strmap_get(map, s))->name));
+                diag_add(b->d, DIAG_ERROR, NULL, at,
+                         "only unique values for domains are permitted: \"%s\" is already a domain of virtual host \"" STR_FMT "\"", domain,
+                         STR_ARG(((struct route_vhost *)strmap_get(map, s))->name));
                 return;
         }
         strmap_set(map, s, v);
@@ -613,8 +618,8 @@ static void domain_add(struct build *b, struct route_vhost *v, const char *domai
 
 static const struct header_ops no_ops;
 
-static const struct header_ops *vhost_ops(struct build *b, Xds__HeaderValueOption *const *add, size_t nadd, char *const *remove, size_t nremove,
-                                          const char *field, const struct diag_at *at)
+static const struct header_ops *vhost_ops(struct build *b, Xds__HeaderValueOption *const *add, size_t nadd, char *const *remove,
+                                          size_t nremove, const char *field, const struct diag_at *at)
 {
         struct header_ops *o;
 
@@ -635,9 +640,9 @@ static void vhost_build(struct build *b, struct route_vhost *v, const struct Xds
                 v->tls_redirect = tls_redirect(b, v);
         v->attempt_count_in_request = p->include_request_attempt_count;
         v->attempt_count_in_response = p->include_attempt_count_in_response;
-        v->body_limit = p->request_body_buffer_limit ? p->request_body_buffer_limit->value
-                : p->per_request_buffer_limit_bytes  ? p->per_request_buffer_limit_bytes->value
-                                                     : UINT64_MAX;
+        v->body_limit = p->request_body_buffer_limit        ? p->request_body_buffer_limit->value
+                        : p->per_request_buffer_limit_bytes ? p->per_request_buffer_limit_bytes->value
+                                                            : UINT64_MAX;
         v->request = vhost_ops(b, p->request_headers_to_add, p->n_request_headers_to_add, p->request_headers_to_remove,
                                p->n_request_headers_to_remove, "request_headers", at);
         v->response = vhost_ops(b, p->response_headers_to_add, p->n_response_headers_to_add, p->response_headers_to_remove,

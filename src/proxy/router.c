@@ -76,7 +76,8 @@ static stat_id code_stat(struct hcm_stream *s, int code)
 
 static void charge(struct hcm_stream *s, int code)
 {
-        static const unsigned class[] = { CS_UPSTREAM_RQ_1XX, CS_UPSTREAM_RQ_2XX, CS_UPSTREAM_RQ_3XX, CS_UPSTREAM_RQ_4XX, CS_UPSTREAM_RQ_5XX };
+        static const unsigned class[] = { CS_UPSTREAM_RQ_1XX, CS_UPSTREAM_RQ_2XX, CS_UPSTREAM_RQ_3XX, CS_UPSTREAM_RQ_4XX,
+                                          CS_UPSTREAM_RQ_5XX };
 
         if (code >= 100 && code < 600)
                 rq_stat(s, class[code / 100 - 1]);
@@ -170,7 +171,8 @@ static void timeouts(struct hcm_stream *s)
         if (expected && !s->cfg->router.suppress_envoy_headers)
                 http_set(req, HN_X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, arena_printf(s->arena, "%llu", (unsigned long long)expected));
         if (s->grpc && expected && route->has_max_grpc_timeout)
-                http_set(req, HN_GRPC_TIMEOUT, arena_printf(s->arena, "%llum", (unsigned long long)(expected > 99999999 ? 99999999 : expected)));
+                http_set(req, HN_GRPC_TIMEOUT,
+                         arena_printf(s->arena, "%llum", (unsigned long long)(expected > 99999999 ? 99999999 : expected)));
         if (http_get_name(req, STR("x-envoy-upstream-rq-timeout-alt-response"))) {
                 r->timeout_204 = true;
                 http_remove_name(req, STR("x-envoy-upstream-rq-timeout-alt-response"));
@@ -623,7 +625,8 @@ static void on_max_duration(struct loop_timer *t)
         router_attempt_drop(s);
         if (!r->started)
                 charge(s, 504);
-        hcm_local_reply(s, 504, STR("upstream max stream duration reached"), STR("upstream_max_stream_duration_reached"), RF_UMSDR, local_headers);
+        hcm_local_reply(s, 504, STR("upstream max stream duration reached"), STR("upstream_max_stream_duration_reached"), RF_UMSDR,
+                        local_headers);
 }
 
 void router_end(struct hcm_stream *s)
@@ -646,7 +649,8 @@ void router_end(struct hcm_stream *s)
 
 /* Configuration */
 
-static void *router_build(struct server *srv, struct config_mem *m, const ProtobufCMessage *config, const struct diag_at *at, struct diags *d)
+static void *router_build(struct server *srv, struct config_mem *m, const ProtobufCMessage *config, const struct diag_at *at,
+                          struct diags *d)
 {
         const struct Xds__Router *p = (const struct Xds__Router *)config;
         struct router_config *c = ARENA_NEW(&m->arena, struct router_config);

@@ -1,5 +1,5 @@
-/* The router: the last HTTP filter. It picks a cluster and a host, takes a stream from a pool, passes the request on and the response back, and
- * tries again where the route's policy says so. One attempt is under way at a time. */
+/* The router: the last HTTP filter. It picks a cluster and a host, takes a stream from a pool, passes the request on and the response back,
+ * and tries again where the route's policy says so. One attempt is under way at a time. */
 #ifndef PROXY_ROUTER_H
 #define PROXY_ROUTER_H
 
@@ -22,41 +22,41 @@ enum { ROUTER_TRIED_MAX = 32 };
 
 /* One attempt. */
 struct attempt {
-        struct host *host;                      /* referenced */
+        struct host *host; /* referenced */
         struct pool_wait wait;
         bool waiting;
-        struct pool_conn *conn;                 /* while `us` is open */
-        struct http_stream *us;                 /* NULL: none yet, or gone */
+        struct pool_conn *conn; /* while `us` is open */
+        struct http_stream *us; /* NULL: none yet, or gone */
         bool head_sent, end_sent, got_head, got_end, us_paused;
-        size_t sent;                            /* bytes of router.body that went to this attempt */
+        size_t sent; /* bytes of router.body that went to this attempt */
         uint64_t started_us;
 };
 
 struct router {
         struct hcm_stream *s;
-        struct cluster *cluster;                /* the stream's; NULL: not routing */
+        struct cluster *cluster; /* the stream's; NULL: not routing */
         const struct cluster_http *http;
         enum http_version protocol;
         struct attempt a;
         struct retry_state retry;
-        bool retry_slot;                        /* holds BREAKER_RETRIES */
+        bool retry_slot; /* holds BREAKER_RETRIES */
         bool retried;
         unsigned attempts;
-        struct chain body;                      /* waiting for the upstream, and, while a retry is possible, kept behind */
+        struct chain body; /* waiting for the upstream, and, while a retry is possible, kept behind */
         bool keep_body;
         bool req_end;
         bool interim_sent;
-        bool started;                           /* a response went downstream */
+        bool started; /* a response went downstream */
         struct http_head *trailers;
         uint64_t timeout_ms, per_try_ms, per_try_idle_ms;
         uint64_t req_done_us;
-        bool timeout_204;                       /* x-envoy-upstream-rq-timeout-alt-response */
+        bool timeout_204; /* x-envoy-upstream-rq-timeout-alt-response */
         struct loop_timer timeout, per_try, per_try_idle, backoff, max_duration;
         const struct addr *tried[ROUTER_TRIED_MAX];
         unsigned ntried;
-        struct addr local, remote;              /* si.upstream_local, upstream_remote */
+        struct addr local, remote; /* si.upstream_local, upstream_remote */
         uint64_t body_limit;
-        bool upgrade_h1_h2, upgrade_h2_h1;      /* RFC 8441 translation between the two sides */
+        bool upgrade_h1_h2, upgrade_h2_h1; /* RFC 8441 translation between the two sides */
         struct str upgrade_protocol;
         int upstream_status;
 };
@@ -77,7 +77,7 @@ void router_attempt_drop(struct hcm_stream *s);
 bool router_attempt_protocol_is_h2(const struct hcm_stream *s);
 
 enum router_failure {
-        ROUTER_CONNECT_FAILURE,                 /* remote connection failure */
+        ROUTER_CONNECT_FAILURE, /* remote connection failure */
         ROUTER_CONNECT_TIMEOUT,
         ROUTER_CONNECTION_TERMINATION,
         ROUTER_REMOTE_RESET,

@@ -1,7 +1,7 @@
 /* The router's attempts: a host, a connection from its pool, a stream, and what happens on it. See router.h.
  *
- * The upstream stream's callbacks come with the hcm_stream as argument. When the downstream goes first, the upstream stream is handed to the
- * pool (http_pool_discard), so that no callback finds a stream that is gone. */
+ * The upstream stream's callbacks come with the hcm_stream as argument. When the downstream goes first, the upstream stream is handed to
+ * the pool (http_pool_discard), so that no callback finds a stream that is gone. */
 #include "proxy/hcm.h"
 
 static void rq_stat(struct hcm_stream *s, unsigned row)
@@ -26,7 +26,8 @@ static struct host *pick_host(struct hcm_stream *s)
         struct lb_ctx ctx = { .downstream = &s->hc->d->info };
 
         if (info->use_http_header) {
-                struct http_hdr *h = http_get_name(s->req, info->http_header_name.n ? info->http_header_name : STR("x-envoy-original-dst-host"));
+                struct http_hdr *h = http_get_name(s->req,
+                                                   info->http_header_name.n ? info->http_header_name : STR("x-envoy-original-dst-host"));
 
                 if (h)
                         ctx.original_dst_header = h->value;
@@ -243,7 +244,11 @@ static void us_on_close(struct http_stream *us, void *arg, enum http_reset reset
 }
 
 static const struct http_stream_ops us_ops = {
-        .on_head = us_on_head, .on_data = us_on_data, .on_trailers = us_on_trailers, .on_drain = us_on_drain, .on_close = us_on_close,
+        .on_head = us_on_head,
+        .on_data = us_on_data,
+        .on_trailers = us_on_trailers,
+        .on_drain = us_on_drain,
+        .on_close = us_on_close,
 };
 
 void router_attempt_drop(struct hcm_stream *s)
@@ -256,7 +261,7 @@ void router_attempt_drop(struct hcm_stream *s)
                 rq_stat(s, CS_UPSTREAM_RQ_CANCELLED);
         }
         if (a->us) {
-                if (a->got_end && a->end_sent) {        /* complete: its on_close is on the way */
+                if (a->got_end && a->end_sent) { /* complete: its on_close is on the way */
                         http_pool_let_go(a->conn, a->us);
                 } else {
                         rq_stat(s, CS_UPSTREAM_RQ_TX_RESET);
@@ -297,7 +302,7 @@ static void send_head(struct hcm_stream *s, bool end)
         r->upgrade_h1_h2 = r->upgrade_h2_h1 = false;
         if (s->upgraded && m->protocol.n && (m->version == HTTP_2) != (r->protocol == HTTP_2)) {
                 copy = *m;
-                if (r->protocol == HTTP_2) {    /* RFC 8441 section 5: an Upgrade becomes an extended CONNECT */
+                if (r->protocol == HTTP_2) { /* RFC 8441 section 5: an Upgrade becomes an extended CONNECT */
                         r->upgrade_h1_h2 = true;
                         copy.method = STR("CONNECT");
                 } else {
@@ -328,7 +333,7 @@ void router_on_ready(struct hcm_stream *s)
         rq_stat(s, CS_UPSTREAM_RQ_TOTAL);
         rq_stat(s, CS_UPSTREAM_RQ_ACTIVE);
         host_rq_begin(a->host);
-        if (!a->us) {                           /* the pool said that there is room: the connection is on its way down */
+        if (!a->us) { /* the pool said that there is room: the connection is on its way down */
                 attempt_release(s, false);
                 router_on_failure(s, ROUTER_CONNECTION_TERMINATION, STR(""));
                 return;

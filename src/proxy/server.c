@@ -108,7 +108,7 @@ static void drain_poll(struct loop_timer *t)
 void server_shutdown(struct server *s)
 {
         if (s->stopping) {
-                loop_stop(s->loop);             /* asked twice */
+                loop_stop(s->loop); /* asked twice */
                 return;
         }
         s->stopping = true;
@@ -232,14 +232,14 @@ static void server_fini(struct server *s)
         for (unsigned i = 0; i < s->nworkers; i++)
                 worker_stop(s->workers[i]);
         admin_free(s->admin);
-        for (unsigned i = 0; s->loop && i < 8; i++)     /* what workers posted, what was deferred */
+        for (unsigned i = 0; s->loop && i < 8; i++) /* what workers posted, what was deferred */
                 loop_turn(s->loop, 0);
         for (unsigned i = 0; i < s->nworkers; i++)
                 worker_free(s->workers[i]);
         s->nworkers = 0;
         listener_manager_free(s->listeners);
         s->listeners = NULL;
-        for (unsigned i = 0; s->loop && i < 2; i++)     /* route slots that the listeners let go */
+        for (unsigned i = 0; s->loop && i < 2; i++) /* route slots that the listeners let go */
                 loop_turn(s->loop, 0);
         rds_manager_free(s->rds);
         s->rds = NULL;

@@ -17,49 +17,49 @@ struct Xds__Node;
 enum server_mode { SERVER_SERVE, SERVER_VALIDATE };
 
 struct server_opts {
-        struct str config_path;                 /* -c */
-        struct str config_yaml;                 /* --config-yaml: merged over the file */
-        struct str config_name;                 /* what diagnostics call a configuration made in memory */
+        struct str config_path; /* -c */
+        struct str config_yaml; /* --config-yaml: merged over the file */
+        struct str config_name; /* what diagnostics call a configuration made in memory */
         enum server_mode mode;
-        unsigned concurrency;                   /* 0: one a CPU */
+        unsigned concurrency; /* 0: one a CPU */
         struct str service_node, service_cluster, service_zone;
-        unsigned drain_time_s;                  /* default 600 */
+        unsigned drain_time_s; /* default 600 */
         unsigned parent_shutdown_time_s;
-        unsigned shutdown_drain_s;              /* Istio's mode: from SIGTERM to the end, at most */
-        bool drain_immediately;                 /* --drain-strategy immediate */
-        struct str state_path;                  /* last known good configuration from the control plane; empty: not kept */
-        const char *istio_role;                 /* "sidecar", "router", or NULL: not in Istio's mode */
+        unsigned shutdown_drain_s; /* Istio's mode: from SIGTERM to the end, at most */
+        bool drain_immediately;    /* --drain-strategy immediate */
+        struct str state_path;     /* last known good configuration from the control plane; empty: not kept */
+        const char *istio_role;    /* "sidecar", "router", or NULL: not in Istio's mode */
 };
 
 struct server {
         struct server_opts opts;
         struct loop *loop;                      /* main */
         struct arena arena;                     /* bootstrap */
-        const struct Xds__Bootstrap *bootstrap;        /* const after start */
-        const struct Xds__Node *node;          /* const after start: id, cluster, metadata, locality */
+        const struct Xds__Bootstrap *bootstrap; /* const after start */
+        const struct Xds__Node *node;           /* const after start: id, cluster, metadata, locality */
         struct stats *stats;
         struct stats_local *stats_main;
-        struct worker **workers;                /* const after start */
+        struct worker **workers; /* const after start */
         unsigned nworkers;
         struct log_sinks *sinks;
-        struct inspectors *inspectors;          /* const after start */
-        struct str hostname;                    /* HOSTNAME */
+        struct inspectors *inspectors; /* const after start */
+        struct str hostname;           /* HOSTNAME */
         struct cluster_manager *clusters;
         struct listener_manager *listeners;
         struct rds_manager *rds;
         struct admin *admin;
         struct xds_link *xds;
         uint64_t started_real_us;
-        uint64_t max_connections;               /* runtime overload.global_downstream_max_connections; 0: no limit. const after start */
-        _Atomic uint64_t connections;           /* downstream, all workers */
-        bool live;                              /* initialised: PRE_INITIALIZING, INITIALIZING -> LIVE */
+        uint64_t max_connections;     /* runtime overload.global_downstream_max_connections; 0: no limit. const after start */
+        _Atomic uint64_t connections; /* downstream, all workers */
+        bool live;                    /* initialised: PRE_INITIALIZING, INITIALIZING -> LIVE */
         bool draining, stopping;
         struct stat_scope *scope;
         struct loop_signal *signals;
         struct loop_timer drain_timer;
         uint64_t drain_until_ms;
         bool health_failed;
-        const struct cluster_http_hooks *cluster_http;  /* the HTTP room's; NULL: none linked in */
+        const struct cluster_http_hooks *cluster_http; /* the HTTP room's; NULL: none linked in */
         int exit_status;
 };
 

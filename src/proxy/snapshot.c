@@ -15,8 +15,8 @@ void snapshot_unref(struct snapshot *s)
 {
         if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
                 return;
-        STRMAP_EACH(&s->clusters, it)
-        cluster_info_unref(it->value);
+        STRMAP_EACH (&s->clusters, it)
+                cluster_info_unref(it->value);
         strmap_fini(&s->clusters);
         free(s);
 }

@@ -12,7 +12,7 @@ struct cluster_info;
 struct snapshot {
         _Atomic unsigned refs;
         uint64_t generation;
-        struct strmap clusters;                 /* name -> struct cluster_info (referenced) */
+        struct strmap clusters; /* name -> struct cluster_info (referenced) */
 };
 
 struct snapshot *snapshot_ref(struct snapshot *s);

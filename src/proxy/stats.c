@@ -12,7 +12,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
-const double stat_bucket_bounds[STAT_BUCKETS] = { 0.5,  1,    5,     10,    25,    50,    100,    250,    500,    1000,
+const double stat_bucket_bounds[STAT_BUCKETS] = { 0.5,  1,    5,     10,    25,    50,     100,    250,     500,    1000,
                                                   2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000 };
 
 struct stats *stats_new(void)
@@ -59,12 +59,12 @@ void stats_free(struct stats *s)
         if (!s)
                 return;
         local_storage_free(s->retired);
-        STRMAP_EACH(&s->scopes, it)
-        entry_free(it->value);
-        STRMAP_EACH(&s->dynamic, it)
-        entry_free(it->value);
-        STRMAP_EACH(&s->series, it)
-        series_free(it->value);
+        STRMAP_EACH (&s->scopes, it)
+                entry_free(it->value);
+        STRMAP_EACH (&s->dynamic, it)
+                entry_free(it->value);
+        STRMAP_EACH (&s->series, it)
+                series_free(it->value);
         strmap_fini(&s->scopes);
         strmap_fini(&s->dynamic);
         strmap_fini(&s->series);
@@ -241,7 +241,7 @@ struct stat_scope *stats_scope(struct stats *s, struct str prefix, struct str pr
                         assert(defs[i].kind == STAT_HISTOGRAM);
                 e->scope.base = slots_take(s, stats_entry_slots(e));
                 if (!e->scope.base)
-                        abort();        /* 16 million statistics: configuration limits come long before */
+                        abort(); /* 16 million statistics: configuration limits come long before */
                 strmap_set(&s->scopes, buf_view(&b), e);
         }
         e->refs++;
@@ -324,8 +324,8 @@ stat_id stats_series(struct stats_local *l, const struct stat_family *f, const s
                 pthread_mutex_lock(&s->lock);
                 se = strmap_get(&s->series, buf_view(&b));
                 if (!se) {
-                        STRMAP_EACH(&s->series, it)
-                        count += ((struct stats_series *)it->value)->family == f;
+                        STRMAP_EACH (&s->series, it)
+                                count += ((struct stats_series *)it->value)->family == f;
                         if (count >= STAT_FAMILY_SERIES) {
                                 struct str over[STAT_FAMILY_LABELS];
 
@@ -357,7 +357,7 @@ stat_id stats_dynamic(struct stats_local *l, struct str name, enum stat_kind kin
         struct buf b = BUF_INIT;
         stat_id id;
 
-        buf_char(&b, '\0');             /* apart from series keys, which begin with a pointer */
+        buf_char(&b, '\0'); /* apart from series keys, which begin with a pointer */
         buf_str(&b, name);
         id = (stat_id)(uintptr_t)strmap_get(cache, buf_view(&b));
         if (!id) {
@@ -414,8 +414,7 @@ uint64_t stats_read_name(struct stats *s, struct str name)
         e = strmap_get(&s->dynamic, name);
         if (e)
                 v = stats_read_locked(s, e->scope.base);
-        STRMAP_EACH(&s->scopes, it)
-        {
+        STRMAP_EACH (&s->scopes, it) {
                 e = it->value;
                 if (!str_starts(name, str_of(e->name)))
                         continue;
@@ -444,23 +443,20 @@ static void slot_zero(struct stats *s, stat_id id, unsigned n)
 void stats_reset_counters(struct stats *s)
 {
         pthread_mutex_lock(&s->lock);
-        STRMAP_EACH(&s->scopes, it)
-        {
+        STRMAP_EACH (&s->scopes, it) {
                 struct stats_entry *e = it->value;
 
                 for (unsigned i = 0; i < e->scope.n; i++)
                         if (e->defs[i].kind == STAT_COUNTER)
                                 slot_zero(s, stat_of(&e->scope, i), 1);
         }
-        STRMAP_EACH(&s->dynamic, it)
-        {
+        STRMAP_EACH (&s->dynamic, it) {
                 struct stats_entry *e = it->value;
 
                 if (e->dynamic_kind == STAT_COUNTER)
                         slot_zero(s, e->scope.base, 1);
         }
-        STRMAP_EACH(&s->series, it)
-        {
+        STRMAP_EACH (&s->series, it) {
                 struct stats_series *se = it->value;
 
                 if (se->family->kind == STAT_COUNTER)

@@ -23,34 +23,34 @@ enum stat_kind { STAT_COUNTER, STAT_GAUGE, STAT_HISTOGRAM };
 struct stat_def {
         const char *name;
         enum stat_kind kind;
-        const char *prom_name;          /* NULL: as name */
+        const char *prom_name; /* NULL: as name */
         const char *tag, *tag_value;
 };
 
-typedef uint32_t stat_id;               /* a slot; 0 is a sink that is never shown */
+typedef uint32_t stat_id; /* a slot; 0 is a sink that is never shown */
 
 enum {
         STAT_CHUNK_SLOTS = 512,
-        STAT_CHUNKS = 32768,            /* 16.7 million slots in all */
-        STAT_BUCKETS = 19,              /* upper bounds in stat_bucket_bounds, then one without a bound, then the sum */
+        STAT_CHUNKS = 32768, /* 16.7 million slots in all */
+        STAT_BUCKETS = 19,   /* upper bounds in stat_bucket_bounds, then one without a bound, then the sum */
         STAT_HIST_SLOTS = STAT_BUCKETS + 2,
         STAT_FAMILY_LABELS = 40,
-        STAT_FAMILY_SERIES = 20000,     /* more series than this of one family are counted under labels "overflow" */
+        STAT_FAMILY_SERIES = 20000, /* more series than this of one family are counted under labels "overflow" */
 };
 
-extern const double stat_bucket_bounds[STAT_BUCKETS];   /* Envoy's default histogram buckets: 0.5, 1, 5, ... 1800000, 3600000 */
+extern const double stat_bucket_bounds[STAT_BUCKETS]; /* Envoy's default histogram buckets: 0.5, 1, 5, ... 1800000, 3600000 */
 
 struct stats;
 
 struct stats_local {
         struct stats *stats;
-        _Atomic(_Atomic uint64_t *) *chunk;             /* STAT_CHUNKS of them */
+        _Atomic(_Atomic uint64_t *) *chunk; /* STAT_CHUNKS of them */
         struct stats_local *next;
         void *family_cache;
 };
 
 struct stats *stats_new(void);
-void stats_free(struct stats *s);               /* after all locals */
+void stats_free(struct stats *s); /* after all locals */
 /* Storage for the calling thread. Freeing it adds what it counted to the retired totals. */
 struct stats_local *stats_local_new(struct stats *s);
 void stats_local_free(struct stats_local *l);
@@ -76,7 +76,7 @@ static inline void stat_inc(struct stats_local *l, stat_id id)
         stat_add(l, id, 1);
 }
 
-static inline void stat_dec(struct stats_local *l, stat_id id)          /* gauges */
+static inline void stat_dec(struct stats_local *l, stat_id id) /* gauges */
 {
         stat_add(l, id, (uint64_t)-1);
 }
@@ -87,7 +87,7 @@ static inline void stat_set(struct stats_local *l, stat_id id, uint64_t v)
         atomic_store_explicit(stat_slot(l, id), v, memory_order_relaxed);
 }
 
-void stat_record(struct stats_local *l, stat_id histogram, uint64_t value);     /* milliseconds, bytes */
+void stat_record(struct stats_local *l, stat_id histogram, uint64_t value); /* milliseconds, bytes */
 
 /* A label of every statistic of a scope: "envoy.cluster_name" = "outbound|80||x". */
 struct stat_tag {
@@ -97,7 +97,7 @@ struct stat_tag {
 
 struct stat_scope {
         stat_id base;
-        unsigned plain, n;              /* rows that are not histograms; rows */
+        unsigned plain, n; /* rows that are not histograms; rows */
 };
 
 /* Thread-safe. `prefix` is the text before a row's name ("cluster.foo."); `prom_prefix` the same without what the tags say
@@ -107,7 +107,7 @@ struct stat_scope *stats_scope(struct stats *s, struct str prefix, struct str pr
 struct stat_scope *stats_scope_ref(struct stat_scope *sc);
 void stats_scope_unref(struct stats *s, struct stat_scope *sc);
 
-static inline stat_id stat_of(const struct stat_scope *sc, unsigned row)        /* row: index into the table */
+static inline stat_id stat_of(const struct stat_scope *sc, unsigned row) /* row: index into the table */
 {
         return row < sc->plain ? sc->base + row : sc->base + sc->plain + (row - sc->plain) * STAT_HIST_SLOTS;
 }
@@ -132,16 +132,16 @@ stat_id stats_dynamic(struct stats_local *l, struct str name, enum stat_kind kin
 stat_id stats_slots(struct stats *s, unsigned n);
 void stats_slots_free(struct stats *s, stat_id base, unsigned n);
 
-uint64_t stats_read(struct stats *s, stat_id id);               /* summed over the threads */
-uint64_t stats_read_name(struct stats *s, struct str name);     /* by text name; 0 when there is none */
-void stats_reset_counters(struct stats *s);                     /* /reset_counters */
+uint64_t stats_read(struct stats *s, stat_id id);           /* summed over the threads */
+uint64_t stats_read_name(struct stats *s, struct str name); /* by text name; 0 when there is none */
+void stats_reset_counters(struct stats *s);                 /* /reset_counters */
 
 struct stats_print {
-        bool used_only;                 /* leave out what was never touched */
+        bool used_only; /* leave out what was never touched */
         enum { STATS_ALL, STATS_COUNTERS, STATS_GAUGES, STATS_HISTOGRAMS } type;
-        bool (*match)(void *arg, struct str name);      /* NULL: all */
+        bool (*match)(void *arg, struct str name); /* NULL: all */
         void *arg;
-        bool istio;                     /* label names without "envoy_" for cluster_name, response_code, ... as Istio's bootstrap does */
+        bool istio; /* label names without "envoy_" for cluster_name, response_code, ... as Istio's bootstrap does */
 };
 
 void stats_print_text(struct stats *s, const struct stats_print *o, struct buf *out);

@@ -11,8 +11,8 @@
 static const double quantiles[] = { 0, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 100 };
 
 struct row {
-        struct str name;                        /* text name, or Prometheus name */
-        struct str labels;                      /* Prometheus: without braces */
+        struct str name;   /* text name, or Prometheus name */
+        struct str labels; /* Prometheus: without braces */
         enum stat_kind kind;
         stat_id id;
 };
@@ -108,8 +108,7 @@ static struct str series_text_name(struct arena *a, const struct stats_series *s
 
 static void rows_text(struct stats *s, const struct stats_print *o, struct rows *r)
 {
-        STRMAP_EACH(&s->scopes, it)
-        {
+        STRMAP_EACH (&s->scopes, it) {
                 const struct stats_entry *e = it->value;
 
                 for (unsigned i = 0; i < e->scope.n; i++) {
@@ -123,15 +122,13 @@ static void rows_text(struct stats *s, const struct stats_print *o, struct rows 
                                 VEC_PUSH(r->v, r->n, r->cap) = (struct row){ name, { 0 }, e->defs[i].kind, id };
                 }
         }
-        STRMAP_EACH(&s->dynamic, it)
-        {
+        STRMAP_EACH (&s->dynamic, it) {
                 const struct stats_entry *e = it->value;
 
                 if (wanted(s, o, str_of(e->name), e->dynamic_kind, e->scope.base))
                         VEC_PUSH(r->v, r->n, r->cap) = (struct row){ str_of(e->name), { 0 }, e->dynamic_kind, e->scope.base };
         }
-        STRMAP_EACH(&s->series, it)
-        {
+        STRMAP_EACH (&s->series, it) {
                 const struct stats_series *se = it->value;
                 struct str name = series_text_name(&r->arena, se);
 
@@ -296,8 +293,7 @@ static void prom_add(struct rows *r, const struct stats_print *o, const struct s
 
 static void rows_prom(struct stats *s, const struct stats_print *o, struct rows *r)
 {
-        STRMAP_EACH(&s->scopes, it)
-        {
+        STRMAP_EACH (&s->scopes, it) {
                 const struct stats_entry *e = it->value;
 
                 for (unsigned i = 0; i < e->scope.n; i++) {
@@ -315,23 +311,21 @@ static void rows_prom(struct stats *s, const struct stats_print *o, struct rows 
                         prom_add(r, o, e, str_of(d->prom_name ? d->prom_name : d->name), d, d->kind, id);
                 }
         }
-        STRMAP_EACH(&s->dynamic, it)
-        {
+        STRMAP_EACH (&s->dynamic, it) {
                 const struct stats_entry *e = it->value;
 
                 if (wanted(s, o, str_of(e->name), e->dynamic_kind, e->scope.base))
                         prom_add(r, o, e, (struct str){ 0 }, NULL, e->dynamic_kind, e->scope.base);
         }
-        STRMAP_EACH(&s->series, it)
-        {
+        STRMAP_EACH (&s->series, it) {
                 const struct stats_series *se = it->value;
                 struct buf l = BUF_INIT;
 
                 if (wanted(s, o, str_of(se->family->name), se->family->kind, se->id)) {
                         for (unsigned i = 0; i < se->family->nlabels; i++)
                                 prom_label(&l, str_of(se->family->labels[i]), se->values[i], false);
-                        VEC_PUSH(r->v, r->n, r->cap) =
-                                (struct row){ str_of(se->family->name), arena_str(&r->arena, buf_view(&l)), se->family->kind, se->id };
+                        VEC_PUSH(r->v, r->n, r->cap) = (struct row){ str_of(se->family->name), arena_str(&r->arena, buf_view(&l)),
+                                                                     se->family->kind, se->id };
                 }
                 buf_fini(&l);
         }

@@ -13,8 +13,8 @@ enum { STATS_DYNAMIC_MAX = 200000 };
 struct stats_entry {
         struct stat_scope scope;
         _Atomic unsigned refs;
-        char *name;                             /* scope: the prefix, with its dot */
-        char *prom_prefix;                      /* dynamic: the whole name */
+        char *name;        /* scope: the prefix, with its dot */
+        char *prom_prefix; /* dynamic: the whole name */
         const struct stat_def *defs;
         enum stat_kind dynamic_kind;
         struct stat_tag tags[3];
@@ -35,10 +35,10 @@ struct stats_hole {
 
 struct stats {
         pthread_mutex_t lock;
-        struct strmap scopes;                   /* defs pointer + prefix -> stats_entry */
-        struct strmap dynamic;                  /* name -> stats_entry */
-        struct strmap series;                   /* key -> stats_series */
-        struct stats_local *locals;             /* `retired` is one of them */
+        struct strmap scopes;       /* defs pointer + prefix -> stats_entry */
+        struct strmap dynamic;      /* name -> stats_entry */
+        struct strmap series;       /* key -> stats_series */
+        struct stats_local *locals; /* `retired` is one of them */
         struct stats_local *retired;
         struct stats_hole *holes;
         stat_id next;

@@ -13,7 +13,7 @@
 
 struct row {
         const ProtobufCMessageDescriptor *type;
-        const char *honoured;                   /* field names between spaces, with one in front and behind */
+        const char *honoured; /* field names between spaces, with one in front and behind */
         const char *harmless;
 };
 
@@ -25,15 +25,18 @@ static const struct row rows[] = {
           "max_connections_to_accept_per_socket_event ignore_global_conn_limit ",
           " tcp_fast_open_queue_length connection_balance_config bypass_overload_manager enable_mptcp " },
         { &xds__additional_address__descriptor, " address ", "" },
-        { &xds__filter_chain__descriptor, " filter_chain_match filters metadata transport_socket name transport_socket_connect_timeout ", "" },
+        { &xds__filter_chain__descriptor, " filter_chain_match filters metadata transport_socket name transport_socket_connect_timeout ",
+          "" },
         { &xds__filter_chain_match__descriptor,
-          " prefix_ranges source_prefix_ranges source_ports destination_port transport_protocol application_protocols server_names source_type "
+          " prefix_ranges source_prefix_ranges source_ports destination_port transport_protocol application_protocols server_names "
+          "source_type "
           "direct_source_prefix_ranges ",
           "" },
         { &xds__filter__descriptor, " name typed_config ", "" },
         { &xds__listener_filter__descriptor, " name typed_config filter_disabled ", "" },
         { &xds__cluster__descriptor,
-          " name type cluster_type eds_cluster_config connect_timeout per_connection_buffer_limit_bytes lb_policy max_requests_per_connection "
+          " name type cluster_type eds_cluster_config connect_timeout per_connection_buffer_limit_bytes lb_policy "
+          "max_requests_per_connection "
           "circuit_breakers http_protocol_options http2_protocol_options dns_refresh_rate dns_lookup_family cleanup_interval "
           "upstream_bind_config original_dst_lb_config least_request_lb_config round_robin_lb_config transport_socket metadata "
           "common_lb_config alt_stat_name common_http_protocol_options upstream_connection_options load_assignment "
@@ -57,7 +60,8 @@ static const struct row rows[] = {
         { &xds__endpoint__descriptor, " address hostname health_check_config ", " additional_addresses " },
         { &xds__tcp_proxy__descriptor,
           " stat_prefix cluster weighted_clusters idle_timeout access_log max_connect_attempts max_downstream_connection_duration "
-          "access_log_flush_interval flush_access_log_on_connected access_log_options max_downstream_connection_duration_jitter_percentage ",
+          "access_log_flush_interval flush_access_log_on_connected access_log_options "
+          "max_downstream_connection_duration_jitter_percentage ",
           " hash_policy backoff_options " },
         { &xds__tcp_proxy__weighted_cluster__cluster_weight__descriptor, " name weight ", "" },
         { &xds__bootstrap__descriptor,
@@ -65,7 +69,8 @@ static const struct row rows[] = {
           "default_config_source default_socket_interface layered_runtime ",
           " overload_manager stats_sinks watchdog watchdogs header_prefix stats_server_version_override use_tcp_for_dns_lookups "
           "bootstrap_extensions enable_dispatcher_stats hds_config flags_path tracing typed_dns_resolver_config dns_resolution_config "
-          "application_log_config deferred_stat_options grpc_async_client_manager_config stats_flush_on_admin inline_headers perf_tracing_file_path "
+          "application_log_config deferred_stat_options grpc_async_client_manager_config stats_flush_on_admin inline_headers "
+          "perf_tracing_file_path "
           "default_regex_engine xds_delegate_extension xds_config_tracker_extension listener_manager memory_allocator_manager " },
 };
 
@@ -118,7 +123,8 @@ static bool is_set(const ProtobufCMessage *m, const ProtobufCFieldDescriptor *f)
         }
 }
 
-static bool child_check(const ProtobufCMessage *m, const ProtobufCFieldDescriptor *f, const struct diag_at *at, struct arena *a, struct diags *d)
+static bool child_check(const ProtobufCMessage *m, const ProtobufCFieldDescriptor *f, const struct diag_at *at, struct arena *a,
+                        struct diags *d)
 {
         const char *p = (const char *)m + f->offset;
         bool ok = true;

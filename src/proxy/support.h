@@ -1,5 +1,5 @@
-/* "Nothing is ignored in silence": which fields of Envoy's messages this proxy honours. A field that is set and not honoured is an error that
- * names it; one that is known to be harmless is a warning. The schema (proto/envoy) is wider than the proxy, so that the error can say
+/* "Nothing is ignored in silence": which fields of Envoy's messages this proxy honours. A field that is set and not honoured is an error
+ * that names it; one that is known to be harmless is a warning. The schema (proto/envoy) is wider than the proxy, so that the error can say
  * "not supported" rather than "unknown". */
 #ifndef PROXY_SUPPORT_H
 #define PROXY_SUPPORT_H

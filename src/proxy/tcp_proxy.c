@@ -1,12 +1,12 @@
 /* The TCP proxy: a connection in, a connection to a host of a cluster out, and bytes both ways until both sides have said goodbye
  * (envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy).
  *
- * How bytes move. A small read goes through one buffer of the worker and is written at once; nothing is allocated unless the other side does
- * not take it all. When reads come back full, the direction changes to splice(2) through a pipe from the worker's pool, and changes
+ * How bytes move. A small read goes through one buffer of the worker and is written at once; nothing is allocated unless the other side
+ * does not take it all. When reads come back full, the direction changes to splice(2) through a pipe from the worker's pool, and changes
  * back when the stream thins out. Back-pressure is plain: a direction with unwritten bytes does not read.
  *
- * Half-close is kept: one side's end is passed on when everything before it has been written; the session ends when both have ended, or when
- * one breaks. */
+ * Half-close is kept: one side's end is passed on when everything before it has been written; the session ends when both have ended, or
+ * when one breaks. */
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/mem.h"
@@ -85,17 +85,17 @@ struct tcp_config {
 
 /* One direction. */
 struct flow {
-        struct chain held;                      /* read, and not yet taken by the other side */
-        struct pipe pipe;                       /* rd -1: none */
+        struct chain held; /* read, and not yet taken by the other side */
+        struct pipe pipe;  /* rd -1: none */
         uint8_t full_reads;
-        bool splicing, paused, ended, closed;   /* ended: the source's FIN; closed: passed on */
+        bool splicing, paused, ended, closed; /* ended: the source's FIN; closed: passed on */
 };
 
 struct session {
         struct downstream *d;
         struct tcp_config *config;
-        struct cluster *cluster;                /* referenced */
-        struct host *host;                      /* referenced */
+        struct cluster *cluster; /* referenced */
+        struct host *host;       /* referenced */
         struct conn *up;
         struct flow to_up, to_down;
         uint64_t connect_us;
@@ -327,7 +327,7 @@ static enum moved splice_once(struct session *s, struct flow *f, struct conn *fr
                 return MOVED_MORE;
         if (n < 0 && errno == EAGAIN) {
                 conn_read_blocked(from);
-                f->splicing = false;            /* thin: the next bytes are copied */
+                f->splicing = false; /* thin: the next bytes are copied */
                 return MOVED_AGAIN;
         }
         if (n < 0)
@@ -381,7 +381,7 @@ static bool pump(struct session *s, struct flow *f)
                 finish(s, f == &s->to_down, false);
                 return false;
         }
-        if (m == MOVED_MORE && !f->ended) {     /* more than one turn's share: the others first */
+        if (m == MOVED_MORE && !f->ended) { /* more than one turn's share: the others first */
                 conn_pause_read(from);
                 conn_resume_read(from);
         }
@@ -599,7 +599,7 @@ static void tcp_open(void *config, struct downstream *d, struct chain *first)
         s->idle.arg = s->max.arg = s->log.arg = s;
         d->session = s;
         chain_move(&s->to_up.held, first);
-        conn_pause_read(d->conn);               /* until there is somewhere to write to */
+        conn_pause_read(d->conn); /* until there is somewhere to write to */
         conn_set_ops(d->conn, &down_ops, s);
         count(s, TS_CX_TOTAL, 1);
         if (c->max_ms) {
@@ -690,7 +690,8 @@ static void *tcp_build(struct filter_build *b, const ProtobufCMessage *m)
                 diag_add(b->diags, DIAG_ERROR, NULL, &sub, "is missing");
         } else {
                 tag = (struct stat_tag){ "envoy.tcp_prefix", str_of(p->stat_prefix) };
-                c->stats = stats_scope(b->server->stats, arena_printf(b->arena, "tcp.%s.", p->stat_prefix), STR("tcp."), &tag, 1, tcp_defs, TS_COUNT);
+                c->stats = stats_scope(b->server->stats, arena_printf(b->arena, "tcp.%s.", p->stat_prefix), STR("tcp."), &tag, 1, tcp_defs,
+                                       TS_COUNT);
         }
         read_targets(b, c, p);
         c->idle_ms = duration_ms(p->idle_timeout, 3600 * 1000, &at, b->diags);
@@ -703,7 +704,8 @@ static void *tcp_build(struct filter_build *b, const ProtobufCMessage *m)
         if (!c->connect_attempts)
                 diag_add(b->diags, DIAG_ERROR, NULL, &at, "must be 1 or more");
         at = filter_path(b, ".access_log_flush_interval");
-        c->log_every_ms = duration_ms(p->access_log_options ? p->access_log_options->access_log_flush_interval : p->access_log_flush_interval, 0, &at, b->diags);
+        c->log_every_ms = duration_ms(
+                p->access_log_options ? p->access_log_options->access_log_flush_interval : p->access_log_flush_interval, 0, &at, b->diags);
         c->log_on_connect = p->access_log_options ? p->access_log_options->flush_access_log_on_connected : p->flush_access_log_on_connected;
         at = filter_path(b, ".access_log");
         c->logs = access_logs_build(b->server, p->access_log, p->n_access_log, &at, b->diags);

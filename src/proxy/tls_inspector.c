@@ -53,7 +53,7 @@ static bool read_server_name(struct reader ext, struct tls_hello *out)
                         continue;
                 if (!name.n || name.n > 255 || memchr(name.p, 0, name.n))
                         return false;
-                if (out->sni_len)               /* one of a kind, RFC 6066 §3 */
+                if (out->sni_len) /* one of a kind, RFC 6066 §3 */
                         return false;
                 for (size_t i = 0; i < name.n; i++)
                         out->sni[i] = ascii_lower((char)name.p[i]);
@@ -90,7 +90,7 @@ static bool read_hello(struct reader r, struct tls_hello *out)
         if (!vector(&r, 2, &skip) || !skip.n || skip.n % 2 || !vector(&r, 1, &skip) || !skip.n)
                 return false;
         if (!r.n)
-                return true;                    /* no extensions: TLS 1.2 allows it */
+                return true; /* no extensions: TLS 1.2 allows it */
         if (!vector(&r, 2, &exts) || r.n)
                 return false;
         while (exts.n) {
@@ -131,11 +131,11 @@ enum tls_hello_result tls_hello_parse(const void *p, size_t n, size_t max, unsig
                 if (type != RECORD_HANDSHAKE || version >> 8 != 3 || !len || len > RECORD_MAX)
                         return TLS_HELLO_BAD;
                 if (!take(&in, len, &rec)) {
-                        rec = in;               /* what is there of it */
+                        rec = in; /* what is there of it */
                         in.n = 0;
                 }
                 if (!have) {
-                        msg = rec.p;            /* in place, as long as one record holds it */
+                        msg = rec.p; /* in place, as long as one record holds it */
                 } else {
                         if (have + rec.n > max)
                                 return TLS_HELLO_TOO_LARGE;
@@ -147,7 +147,7 @@ enum tls_hello_result tls_hello_parse(const void *p, size_t n, size_t max, unsig
                 have += rec.n;
                 if (have >= 4) {
                         need = 4 + ((size_t)msg[1] << 16 | (size_t)msg[2] << 8 | msg[3]);
-                        if (need > max)         /* it will never be whole */
+                        if (need > max) /* it will never be whole */
                                 return TLS_HELLO_BAD;
                 }
                 if (have >= need && have >= 4) {

@@ -8,17 +8,17 @@
 enum { TLS_HELLO_MAX = 65536, TLS_HELLO_ALPN_MAX = 64 };
 
 enum tls_hello_result {
-        TLS_HELLO_MORE,                         /* so far so good: bring more bytes */
+        TLS_HELLO_MORE, /* so far so good: bring more bytes */
         TLS_HELLO_OK,
-        TLS_HELLO_NOT_TLS,                      /* the first bytes are something else */
-        TLS_HELLO_BAD,                          /* begins as TLS, and breaks its rules */
-        TLS_HELLO_TOO_LARGE,                    /* more than `max` bytes */
+        TLS_HELLO_NOT_TLS,   /* the first bytes are something else */
+        TLS_HELLO_BAD,       /* begins as TLS, and breaks its rules */
+        TLS_HELLO_TOO_LARGE, /* more than `max` bytes */
 };
 
 struct tls_hello {
-        char sni[256];                          /* lower case; sni_len 0: none */
+        char sni[256]; /* lower case; sni_len 0: none */
         size_t sni_len;
-        char alpn[TLS_HELLO_ALPN_MAX][256];     /* NUL-terminated; a protocol with a NUL in it is left out */
+        char alpn[TLS_HELLO_ALPN_MAX][256]; /* NUL-terminated; a protocol with a NUL in it is left out */
         unsigned nalpn;
 };
 

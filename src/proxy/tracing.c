@@ -1,5 +1,6 @@
-/* Decorators and trace context. Without a tracer only the decorator's operation is passed between proxies (x-envoy-decorator-operation); with one,
- * a trace is continued or begun, and passed on as B3 (x-b3-*) and as W3C Trace Context (traceparent). Spans are not reported anywhere. */
+/* Decorators and trace context. Without a tracer only the decorator's operation is passed between proxies (x-envoy-decorator-operation);
+ * with one, a trace is continued or begun, and passed on as B3 (x-b3-*) and as W3C Trace Context (traceparent). Spans are not reported
+ * anywhere. */
 #include "proxy/hcm.h"
 
 #include "base/hash.h"

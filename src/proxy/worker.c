@@ -51,7 +51,7 @@ static void *worker_main(void *arg)
         snprintf(name, sizeof(name), "worker_%u", w->index);
         prctl(PR_SET_NAME, name);
         loop_run(w->loop);
-        for (unsigned i = 0; i < 8; i++)        /* what was deferred by the teardown */
+        for (unsigned i = 0; i < 8; i++) /* what was deferred by the teardown */
                 loop_turn(w->loop, 0);
         http_thread_fini();
         regex_thread_fini();

@@ -5,8 +5,8 @@
 #include "proxy/worker.h"
 
 struct worker *worker_new(struct server *s, unsigned index);
-bool worker_start(struct worker *w);            /* false: logged */
-void worker_stop(struct worker *w);             /* closes everything and waits for the thread */
-void worker_free(struct worker *w);             /* after worker_stop() */
+bool worker_start(struct worker *w); /* false: logged */
+void worker_stop(struct worker *w);  /* closes everything and waits for the thread */
+void worker_free(struct worker *w);  /* after worker_stop() */
 
 #endif

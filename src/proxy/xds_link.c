@@ -1,7 +1,8 @@
 /* Discovery. One ADS client for what comes by ADS, one file source a file. Their updates end in the same functions.
  *
- * An update is taken resource by resource, as Envoy does: a bad one is refused by name and its last good version stays; the good ones beside
- * it count. The text of the refusal names the resource and the field, because that is all that the person behind the control plane sees. */
+ * An update is taken resource by resource, as Envoy does: a bad one is refused by name and its last good version stays; the good ones
+ * beside it count. The text of the refusal names the resource and the field, because that is all that the person behind the control plane
+ * sees. */
 #include "proxy/xds_link.h"
 
 #include "base/log.h"
@@ -43,7 +44,7 @@ struct file_source {
         struct xds_sink sink;
 };
 
-struct source {                                 /* of CDS or LDS */
+struct source { /* of CDS or LDS */
         enum { SOURCE_NONE, SOURCE_ADS, SOURCE_FILE } kind;
         const char *path, *dir;
         unsigned timeout_ms;
@@ -84,7 +85,8 @@ static void apply_clusters(struct xds_link *x, struct xds_update *u, struct aren
         for (size_t i = 0; i < u->n; i++) {
                 struct diag_at at = resource_at(a, XDS_CDS, u->v[i].name);
 
-                if (!cluster_manager_set(m, (const Xds__Cluster *)u->v[i].msg, true, u->v[i].version.n ? u->v[i].version : u->version, &at, d))
+                if (!cluster_manager_set(m, (const Xds__Cluster *)u->v[i].msg, true, u->v[i].version.n ? u->v[i].version : u->version, &at,
+                                         d))
                         u->v[i].refused = true;
                 strmap_set(&keep, u->v[i].name, &keep);
         }
@@ -94,9 +96,9 @@ static void apply_clusters(struct xds_link *x, struct xds_update *u, struct aren
                 struct strmap *maps[] = { cluster_manager_active(m), cluster_manager_warming(m) };
 
                 for (unsigned k = 0; k < 2; k++)
-                        STRMAP_EACH(maps[k], it)
-                        if (((struct cluster_main *)it->value)->dynamic && !strmap_has(&keep, it->key))
-                                VEC_PUSH(gone, n, cap) = arena_str(a, it->key);
+                        STRMAP_EACH (maps[k], it)
+                                if (((struct cluster_main *)it->value)->dynamic && !strmap_has(&keep, it->key))
+                                        VEC_PUSH(gone, n, cap) = arena_str(a, it->key);
                 for (size_t i = 0; i < n; i++)
                         cluster_manager_remove(m, gone[i]);
         }
@@ -116,8 +118,7 @@ static void apply_endpoints(struct xds_link *x, struct xds_update *u, const char
 
                 n = 0;
                 for (unsigned k = 0; k < 2; k++)
-                        STRMAP_EACH(maps[k], it)
-                        {
+                        STRMAP_EACH (maps[k], it) {
                                 struct cluster_main *c = it->value;
 
                                 if (c->info->type == CLUSTER_EDS && str_eq(c->eds_name, u->v[i].name))
@@ -150,7 +151,8 @@ static void apply_listeners(struct xds_link *x, struct xds_update *u, struct are
         for (size_t i = 0; i < u->n; i++) {
                 struct diag_at at = resource_at(a, XDS_LDS, u->v[i].name);
 
-                if (!listener_manager_set(m, (const Xds__Listener *)u->v[i].msg, true, u->v[i].version.n ? u->v[i].version : u->version, &at, d))
+                if (!listener_manager_set(m, (const Xds__Listener *)u->v[i].msg, true, u->v[i].version.n ? u->v[i].version : u->version,
+                                          &at, d))
                         u->v[i].refused = true;
         }
 }
@@ -168,7 +170,8 @@ static void apply_routes(struct xds_link *x, struct xds_update *u, const char *f
                 rds_manager_missing(x->server->rds, u->removed[i]);
 }
 
-static void source_heard(struct xds_link *x, struct source *s, struct stat_scope *st, const struct xds_update *u, const struct diags *d, size_t errors)
+static void source_heard(struct xds_link *x, struct source *s, struct stat_scope *st, const struct xds_update *u, const struct diags *d,
+                         size_t errors)
 {
         s->heard = true;
         stat_inc(x->server->stats_main, stat_of(st, XS_ATTEMPT));
@@ -223,7 +226,7 @@ static void source_timeout(struct xds_link *x, enum xds_type t)
         LOG(LOG_WARN, "config", "%s: no answer from the control plane in time; going on without", xds_type_name(t));
         stat_inc(x->server->stats_main, stat_of(t == XDS_CDS ? x->cds_stats : x->lds_stats, XS_FAILURE));
         if (x->server->opts.istio_role)
-                return;                         /* a workload without configuration is not ready; it keeps waiting */
+                return; /* a workload without configuration is not ready; it keeps waiting */
         s->heard = true;
         if (t == XDS_CDS && cluster_manager_ready(x->server->clusters))
                 xds_link_clusters_ready(x);
@@ -250,7 +253,8 @@ static void file_timeout(void *arg, enum xds_type t, struct str name)
 {
 }
 
-static struct file_source *file_open(struct xds_link *x, enum xds_type t, const char *path, const char *dir, const struct diag_at *at, struct diags *d)
+static struct file_source *file_open(struct xds_link *x, enum xds_type t, const char *path, const char *dir, const struct diag_at *at,
+                                     struct diags *d)
 {
         struct file_source *f;
 
@@ -421,7 +425,8 @@ static void add_target(struct xds_link *x, const Xds__Address *a)
         } else if (a->address_case == XDS__ADDRESS__ADDRESS_SOCKET_ADDRESS && a->socket_address->address) {
                 bool v6 = strchr(a->socket_address->address, ':') != NULL;
 
-                x->targets[x->opts.ntargets++] = arena_printf(&x->arena, v6 ? "[%s]:%u" : "%s:%u", a->socket_address->address, a->socket_address->port_value);
+                x->targets[x->opts.ntargets++] = arena_printf(&x->arena, v6 ? "[%s]:%u" : "%s:%u", a->socket_address->address,
+                                                              a->socket_address->port_value);
         }
 }
 

@@ -15,7 +15,7 @@ void xds_link_start(struct xds_link *x);
 void xds_link_clusters_ready(struct xds_link *x);
 /* The first CDS and LDS answers are in (or nothing is dynamic). */
 bool xds_link_ready(const struct xds_link *x);
-const struct xds_client *xds_link_client(const struct xds_link *x);     /* NULL: no ADS */
+const struct xds_client *xds_link_client(const struct xds_link *x); /* NULL: no ADS */
 /* Version texts of the last accepted CDS and LDS, for dumps. */
 struct str xds_link_version(const struct xds_link *x, enum xds_type t);
 

@@ -7,10 +7,10 @@
 #include "envoy/filter_cors.pb-c.h"
 #include "envoy/filter_fault.pb-c.h"
 #include "envoy/filter_grpc_stats.pb-c.h"
-#include "envoy/istio_stats.pb-c.h"
 #include "envoy/filter_router.pb-c.h"
 #include "envoy/http_inspector.pb-c.h"
 #include "envoy/istio_alpn.pb-c.h"
+#include "envoy/istio_stats.pb-c.h"
 #include "envoy/previous_hosts.pb-c.h"
 #include "envoy/tls_inspector.pb-c.h"
 

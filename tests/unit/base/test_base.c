@@ -187,8 +187,7 @@ static void test_map(void **state)
         strmap_sort(&m);
         struct str last = STR("");
 
-        STRMAP_EACH(&m, e)
-        {
+        STRMAP_EACH (&m, e) {
                 assert_true(str_cmp(last, e->key) < 0);
                 last = e->key;
         }
@@ -202,12 +201,9 @@ static void test_json_text(void **state)
                 struct str in;
                 const char *want;
         } t[] = {
-                { STR("plain"), "\"plain\"" },
-                { STR("a\"b\\c\n"), "\"a\\\"b\\\\c\\n\"" },
-                { STR("\x01"), "\"\\u0001\"" },
-                { STR("\xc3\xa9"), "\"\xc3\xa9\"" },
-                { STR("\xc3"), "\"\\ufffd\"" },
-                { STR("\xed\xa0\x80"), "\"\\ufffd\\ufffd\\ufffd\"" },
+                { STR("plain"), "\"plain\"" },  { STR("a\"b\\c\n"), "\"a\\\"b\\\\c\\n\"" },
+                { STR("\x01"), "\"\\u0001\"" }, { STR("\xc3\xa9"), "\"\xc3\xa9\"" },
+                { STR("\xc3"), "\"\\ufffd\"" }, { STR("\xed\xa0\x80"), "\"\\ufffd\\ufffd\\ufffd\"" },
         };
         struct buf b = BUF_INIT;
 
@@ -286,9 +282,9 @@ static void test_random(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_numbers), cmocka_unit_test(test_parts), cmocka_unit_test(test_arena), cmocka_unit_test(test_chain_model),
-                cmocka_unit_test(test_map),     cmocka_unit_test(test_json_text), cmocka_unit_test(test_time), cmocka_unit_test(test_diags),
-                cmocka_unit_test(test_random),
+                cmocka_unit_test(test_numbers),     cmocka_unit_test(test_parts), cmocka_unit_test(test_arena),
+                cmocka_unit_test(test_chain_model), cmocka_unit_test(test_map),   cmocka_unit_test(test_json_text),
+                cmocka_unit_test(test_time),        cmocka_unit_test(test_diags), cmocka_unit_test(test_random),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -19,8 +19,11 @@
 
 static void test_set(void **state)
 {
-        const char *sets[] = { "profile=minimal", "components.egressGateways[0].name=istio-egressgateway", "components.egressGateways[0].enabled=true",
-                               "meshConfig.outboundTrafficPolicy.mode=REGISTRY_ONLY", "meshConfig.accessLogFile=/dev/stdout",
+        const char *sets[] = { "profile=minimal",
+                               "components.egressGateways[0].name=istio-egressgateway",
+                               "components.egressGateways[0].enabled=true",
+                               "meshConfig.outboundTrafficPolicy.mode=REGISTRY_ONLY",
+                               "meshConfig.accessLogFile=/dev/stdout",
                                "components.egressGateways[0].label.a\\.b=c" };
         struct operator_input in = { .sets = sets, .nsets = ARRAY_LEN(sets) };
         struct operator_spec out;
@@ -97,12 +100,16 @@ static void test_inject_wanted(void **state)
                 { "curl", "{}", "{\"metadata\":{\"name\":\"p\"}}", true, false },
                 { "curl", "{\"istio.io/rev\":\"default\"}", "{\"metadata\":{\"name\":\"p\"}}", true, true },
                 { "curl", "{}", "{\"metadata\":{\"labels\":{\"sidecar.istio.io/inject\":\"true\"}}}", true, true },
-                { "curl", "{\"istio-injection\":\"enabled\"}", "{\"metadata\":{\"labels\":{\"sidecar.istio.io/inject\":\"false\"}}}", true, false },
-                { "curl", "{\"istio-injection\":\"enabled\"}", "{\"metadata\":{\"annotations\":{\"sidecar.istio.io/inject\":\"false\"}}}", true, false },
-                { "curl", "{\"istio-injection\":\"disabled\"}", "{\"metadata\":{\"labels\":{\"sidecar.istio.io/inject\":\"true\"}}}", true, false },
+                { "curl", "{\"istio-injection\":\"enabled\"}", "{\"metadata\":{\"labels\":{\"sidecar.istio.io/inject\":\"false\"}}}", true,
+                  false },
+                { "curl", "{\"istio-injection\":\"enabled\"}", "{\"metadata\":{\"annotations\":{\"sidecar.istio.io/inject\":\"false\"}}}",
+                  true, false },
+                { "curl", "{\"istio-injection\":\"disabled\"}", "{\"metadata\":{\"labels\":{\"sidecar.istio.io/inject\":\"true\"}}}", true,
+                  false },
                 { "kube-system", "{\"istio-injection\":\"enabled\"}", "{}", true, false },
                 { "curl", "{\"istio-injection\":\"enabled\"}", "{\"spec\":{\"hostNetwork\":true}}", true, false },
-                { "curl", "{\"istio-injection\":\"enabled\"}", "{\"metadata\":{\"annotations\":{\"sidecar.istio.io/status\":\"{}\"}}}", true, false },
+                { "curl", "{\"istio-injection\":\"enabled\"}", "{\"metadata\":{\"annotations\":{\"sidecar.istio.io/status\":\"{}\"}}}",
+                  true, false },
         };
 
         (void)state;
@@ -110,7 +117,8 @@ static void test_inject_wanted(void **state)
                 struct arena a;
 
                 arena_init(&a, 0);
-                struct inject_input in = { .values = t[i].installed ? STR("{\"global\":{}}") : STR(""), .namespace_labels = json(t[i].ns_labels, &a) };
+                struct inject_input in = { .values = t[i].installed ? STR("{\"global\":{}}") : STR(""),
+                                           .namespace_labels = json(t[i].ns_labels, &a) };
 
                 if (inject_wanted(json(t[i].pod, &a), str_of(t[i].ns), &in) != t[i].want)
                         fail_msg("case %zu", i);
@@ -122,13 +130,15 @@ static void test_inject(void **state)
 {
         struct arena a;
         struct diags d;
-        struct inject_input in = { .values = STR("{\"global\":{\"proxy\":{\"logLevel\":\"info\"}}}"), .mesh = STR("defaultConfig:\n  concurrency: 1\n") };
+        struct inject_input in = { .values = STR("{\"global\":{\"proxy\":{\"logLevel\":\"info\"}}}"),
+                                   .mesh = STR("defaultConfig:\n  concurrency: 1\n") };
 
         (void)state;
         arena_init(&a, 0);
         diags_init(&d);
         struct pb_node *pod = json("{\"metadata\":{\"name\":\"curl\",\"labels\":{\"app\":\"curl\",\"version\":\"v1\"}},"
-                                   "\"spec\":{\"containers\":[{\"name\":\"curl\",\"ports\":[{\"containerPort\":80}]}]}}", &a);
+                                   "\"spec\":{\"containers\":[{\"name\":\"curl\",\"ports\":[{\"containerPort\":80}]}]}}",
+                                   &a);
 
         assert_true(inject_pod(pod, STR("curl"), &in, &a, &d));
         struct pb_node *c = pb_get_path(pod, "spec.containers");
@@ -152,10 +162,14 @@ static void test_inject(void **state)
         assert_true(owner && config);
         assert_false(inject_wanted(pod, STR("curl"), &in));
 
-        pod = json("{\"metadata\":{\"name\":\"p\",\"annotations\":{\"sidecar.istio.io/logLevel\":\"loud\"}},\"spec\":{\"containers\":[{\"name\":\"x\"}]}}", &a);
+        pod = json("{\"metadata\":{\"name\":\"p\",\"annotations\":{\"sidecar.istio.io/"
+                   "logLevel\":\"loud\"}},\"spec\":{\"containers\":[{\"name\":\"x\"}]}}",
+                   &a);
         assert_false(inject_pod(pod, STR("curl"), &in, &a, &d));
         assert_int_equal(d.errors, 1);
-        pod = json("{\"metadata\":{\"name\":\"p\",\"annotations\":{\"proxy.istio.io/config\":\"concurency: 1\"}},\"spec\":{\"containers\":[{\"name\":\"x\"}]}}", &a);
+        pod = json("{\"metadata\":{\"name\":\"p\",\"annotations\":{\"proxy.istio.io/config\":\"concurency: "
+                   "1\"}},\"spec\":{\"containers\":[{\"name\":\"x\"}]}}",
+                   &a);
         assert_false(inject_pod(pod, STR("curl"), &in, &a, &d));
         diags_fini(&d);
         arena_fini(&a);
@@ -203,7 +217,8 @@ static void test_kubeconfig(void **state)
         /* what is there stays, whatever it is */
         write_all(path, "apiVersion: v1\nkind: Config\ncurrent-context: work\nextensions:\n- name: mine\n  extension: {a: [1, \"2\", no]}\n"
                         "contexts:\n- context: {cluster: work, user: me, namespace: \"yes\"}\n  name: work\n"
-                        "clusters:\n- cluster: {server: 'https://work.example:6443'}\n  name: work\nusers:\n- name: me\n  user: {token: \"0123\"}\n");
+                        "clusters:\n- cluster: {server: 'https://work.example:6443'}\n  name: work\nusers:\n- name: me\n  user: {token: "
+                        "\"0123\"}\n");
         assert_true(kubeconfig_merge(str_of(path), &e, &d));
         e.server = STR("https://127.0.0.1:2");
         assert_true(kubeconfig_merge(str_of(path), &e, &d));

@@ -5,8 +5,8 @@
 #include "kube/api.h"
 #include "kube/controllers.h"
 
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,7 +97,8 @@ struct reply {
 };
 
 /* One request of an administrator, committed. `path` may carry a query. */
-static inline struct reply ask_as(struct world *w, const char *method, const char *path, const char *type, const char *accept, const char *body)
+static inline struct reply ask_as(struct world *w, const char *method, const char *path, const char *type, const char *accept,
+                                  const char *body)
 {
         struct kube_req *r = ARENA_NEW(&w->a, struct kube_req);
         struct buf warn = BUF_INIT;

@@ -6,7 +6,7 @@
 
 static void merge(void **state)
 {
-        static const struct {                   /* RFC 7396, appendix A */
+        static const struct { /* RFC 7396, appendix A */
                 const char *original, *patch, *want;
         } t[] = {
                 { "{\"a\":\"b\"}", "{\"a\":\"c\"}", "{\"a\":\"c\"}" },
@@ -34,7 +34,7 @@ static void merge(void **state)
 static void json_patch(void **state)
 {
         static const struct {
-                const char *original, *patch, *want;    /* want NULL: refused */
+                const char *original, *patch, *want; /* want NULL: refused */
         } t[] = {
                 { "{\"foo\":\"bar\"}", "[{\"op\":\"add\",\"path\":\"/baz\",\"value\":\"q\"}]", "{\"foo\":\"bar\",\"baz\":\"q\"}" },
                 { "{\"foo\":[\"a\",\"c\"]}", "[{\"op\":\"add\",\"path\":\"/foo/1\",\"value\":\"b\"}]", "{\"foo\":[\"a\",\"b\",\"c\"]}" },
@@ -46,7 +46,8 @@ static void json_patch(void **state)
                 { "{\"a\":{\"x\":1},\"b\":{}}", "[{\"op\":\"move\",\"from\":\"/a/x\",\"path\":\"/b/y\"}]", "{\"a\":{},\"b\":{\"y\":1}}" },
                 { "{\"a\":{\"x\":1}}", "[{\"op\":\"copy\",\"from\":\"/a\",\"path\":\"/b\"}]", "{\"a\":{\"x\":1},\"b\":{\"x\":1}}" },
                 { "{\"a\":{\"x\":1}}", "[{\"op\":\"move\",\"from\":\"/a\",\"path\":\"/a/b\"}]", NULL },
-                { "{\"a\":1}", "[{\"op\":\"test\",\"path\":\"/a\",\"value\":1},{\"op\":\"add\",\"path\":\"/b\",\"value\":2}]", "{\"a\":1,\"b\":2}" },
+                { "{\"a\":1}", "[{\"op\":\"test\",\"path\":\"/a\",\"value\":1},{\"op\":\"add\",\"path\":\"/b\",\"value\":2}]",
+                  "{\"a\":1,\"b\":2}" },
                 { "{\"a\":1}", "[{\"op\":\"test\",\"path\":\"/a\",\"value\":2}]", NULL },
                 { "{\"a/b\":1,\"m~n\":2}", "[{\"op\":\"remove\",\"path\":\"/a~1b\"},{\"op\":\"remove\",\"path\":\"/m~0n\"}]", "{}" },
                 { "{\"a\":1}", "[{\"op\":\"remove\",\"path\":\"/b\"}]", NULL },
@@ -83,26 +84,33 @@ static void strategic(void **state)
                 /* a new element comes first, as in Kubernetes */
                 { SPEC("[{\"name\":\"a\",\"image\":\"x\"}]"), SPEC("[{\"name\":\"c\",\"image\":\"z\"}]"),
                   SPEC("[{\"name\":\"c\",\"image\":\"z\"},{\"name\":\"a\",\"image\":\"x\"}]") },
-                { SPEC("[{\"name\":\"a\"},{\"name\":\"b\"}]"), SPEC("[{\"name\":\"a\",\"$patch\":\"delete\"}]"), SPEC("[{\"name\":\"b\"}]") },
-                { SPEC("[{\"name\":\"a\"},{\"name\":\"b\"}]"), SPEC("[{\"$patch\":\"replace\"},{\"name\":\"c\"}]"), SPEC("[{\"name\":\"c\"}]") },
+                { SPEC("[{\"name\":\"a\"},{\"name\":\"b\"}]"), SPEC("[{\"name\":\"a\",\"$patch\":\"delete\"}]"),
+                  SPEC("[{\"name\":\"b\"}]") },
+                { SPEC("[{\"name\":\"a\"},{\"name\":\"b\"}]"), SPEC("[{\"$patch\":\"replace\"},{\"name\":\"c\"}]"),
+                  SPEC("[{\"name\":\"c\"}]") },
                 /* the order that the client wants */
                 { SPEC("[{\"name\":\"a\"},{\"name\":\"b\"},{\"name\":\"c\"}]"),
-                  "{\"spec\":{\"$setElementOrder/containers\":[{\"name\":\"c\"},{\"name\":\"a\"}],\"containers\":[{\"name\":\"a\",\"image\":\"i\"}]}}",
+                  "{\"spec\":{\"$setElementOrder/"
+                  "containers\":[{\"name\":\"c\"},{\"name\":\"a\"}],\"containers\":[{\"name\":\"a\",\"image\":\"i\"}]}}",
                   SPEC("[{\"name\":\"b\"},{\"name\":\"c\"},{\"name\":\"a\",\"image\":\"i\"}]") },
-                { SPEC("[{\"name\":\"a\"},{\"name\":\"b\"}]"), "{\"spec\":{\"$setElementOrder/containers\":[{\"name\":\"b\"},{\"name\":\"a\"}]}}",
+                { SPEC("[{\"name\":\"a\"},{\"name\":\"b\"}]"),
+                  "{\"spec\":{\"$setElementOrder/containers\":[{\"name\":\"b\"},{\"name\":\"a\"}]}}",
                   SPEC("[{\"name\":\"b\"},{\"name\":\"a\"}]") },
                 /* nested lists, and lists that are replaced */
                 { SPEC("[{\"name\":\"a\",\"env\":[{\"name\":\"E\",\"value\":\"1\"}],\"command\":[\"x\",\"y\"]}]"),
                   SPEC("[{\"name\":\"a\",\"env\":[{\"name\":\"F\",\"value\":\"2\"}],\"command\":[\"z\"]}]"),
-                  SPEC("[{\"name\":\"a\",\"env\":[{\"name\":\"F\",\"value\":\"2\"},{\"name\":\"E\",\"value\":\"1\"}],\"command\":[\"z\"]}]") },
+                  SPEC("[{\"name\":\"a\",\"env\":[{\"name\":\"F\",\"value\":\"2\"},{\"name\":\"E\",\"value\":\"1\"}],\"command\":[\"z\"]}"
+                       "]") },
                 /* primitives */
-                { "{\"metadata\":{\"finalizers\":[\"a\",\"b\"]}}", "{\"metadata\":{\"finalizers\":[\"c\"]}}", "{\"metadata\":{\"finalizers\":[\"c\",\"a\",\"b\"]}}" },
+                { "{\"metadata\":{\"finalizers\":[\"a\",\"b\"]}}", "{\"metadata\":{\"finalizers\":[\"c\"]}}",
+                  "{\"metadata\":{\"finalizers\":[\"c\",\"a\",\"b\"]}}" },
                 { "{\"metadata\":{\"finalizers\":[\"a\",\"b\"]}}", "{\"metadata\":{\"$deleteFromPrimitiveList/finalizers\":[\"a\"]}}",
                   "{\"metadata\":{\"finalizers\":[\"b\"]}}" },
                 /* maps */
                 { "{\"metadata\":{\"labels\":{\"a\":\"1\",\"b\":\"2\"}}}", "{\"metadata\":{\"labels\":{\"a\":null,\"c\":\"3\"}}}",
                   "{\"metadata\":{\"labels\":{\"b\":\"2\",\"c\":\"3\"}}}" },
-                { "{\"metadata\":{\"labels\":{\"a\":\"1\"}}}", "{\"metadata\":{\"labels\":{\"$patch\":\"replace\",\"c\":\"3\"}}}", "{\"metadata\":{\"labels\":{\"c\":\"3\"}}}" },
+                { "{\"metadata\":{\"labels\":{\"a\":\"1\"}}}", "{\"metadata\":{\"labels\":{\"$patch\":\"replace\",\"c\":\"3\"}}}",
+                  "{\"metadata\":{\"labels\":{\"c\":\"3\"}}}" },
                 /* retainKeys: a volume becomes another kind of volume */
                 { "{\"spec\":{\"volumes\":[{\"name\":\"v\",\"emptyDir\":{}}]}}",
                   "{\"spec\":{\"volumes\":[{\"name\":\"v\",\"$retainKeys\":[\"name\",\"secret\"],\"secret\":{\"secretName\":\"s\"}}]}}",
@@ -111,7 +119,8 @@ static void strategic(void **state)
                 { SPEC("[{\"name\":\"a\"}]"), SPEC("[{\"image\":\"z\"}]"), NULL },
                 { SPEC("[{\"name\":\"a\"}]"), SPEC("[{\"name\":\"a\",\"$patch\":\"frob\"}]"), NULL },
                 { "{\"spec\":{}}", "{\"spec\":{\"$patch\":\"frob\"}}", NULL },
-                { "{\"spec\":{\"volumes\":[{\"name\":\"v\"}]}}", "{\"spec\":{\"volumes\":[{\"name\":\"v\",\"$retainKeys\":[\"name\"],\"emptyDir\":{}}]}}", NULL },
+                { "{\"spec\":{\"volumes\":[{\"name\":\"v\"}]}}",
+                  "{\"spec\":{\"volumes\":[{\"name\":\"v\",\"$retainKeys\":[\"name\"],\"emptyDir\":{}}]}}", NULL },
         };
         struct arena a;
 
@@ -119,7 +128,8 @@ static void strategic(void **state)
         kube_kinds_init();
         for (size_t i = 0; i < ARRAY_LEN(t); i++) {
                 struct str why = STR("");
-                struct pb_node *got = kube_patch_strategic(json(&a, t[i].original), json(&a, t[i].patch), pb_type(STR("k8s.io.api.core.v1.Pod")), &a, &why);
+                struct pb_node *got = kube_patch_strategic(json(&a, t[i].original), json(&a, t[i].patch),
+                                                           pb_type(STR("k8s.io.api.core.v1.Pod")), &a, &why);
 
                 if (t[i].want ? !got || !pb_node_eq(got, json(&a, t[i].want)) : got != NULL || !why.n)
                         fail_msg("%s + %s = %s (" STR_FMT ")", t[i].original, t[i].patch, text_of(&a, got), STR_ARG(why));

@@ -4,7 +4,9 @@
 #include "base/mem.h"
 
 #define NS "{\"metadata\":{\"name\":\"n\"}}"
-#define POD(extra) "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"p\",\"labels\":{\"app\":\"p\"}},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"" extra "}]}}"
+#define POD(extra)                                                                                                                     \
+        "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"p\",\"labels\":{\"app\":\"p\"}},\"spec\":{\"containers\":[{" \
+        "\"name\":\"c\",\"image\":\"i\"" extra "}]}}"
 #define PODS "/api/v1/namespaces/n/pods"
 
 static int setup(void **state)
@@ -39,7 +41,8 @@ static void life(void **state)
         assert_int_equal(pb_get(r.node, "items")->n, 1);
         r = ask(w, "GET", PODS "?labelSelector=app%3Dq", NULL);
         assert_int_equal(pb_get(r.node, "items")->n, 0);
-        r = ask_as(w, "PATCH", PODS "/p", "application/strategic-merge-patch+json", "", "{\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"j\"}]}}");
+        r = ask_as(w, "PATCH", PODS "/p", "application/strategic-merge-patch+json", "",
+                   "{\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"j\"}]}}");
         assert_int_equal(r.status, 200);
         assert_int_equal(ask(w, "DELETE", PODS "/p", NULL).status, 200);
         r = ask(w, "GET", PODS "/p", NULL);
@@ -65,30 +68,43 @@ static void refused(void **state)
                 { "POST", PODS, "application/json", "{\"apiVersion\":\"v1\",\"kind\":\"Node\"}", 400, "kind" },
                 { "POST", PODS, "application/json", "{\"metadata\":{\"name\":\"p\",\"namespace\":\"other\"}}", 400, "namespace" },
                 { "POST", "/api/v1/namespaces/none/pods", "application/json", POD(""), 404, "namespaces \\\"none\\\" not found" },
-                { "POST", PODS "?fieldValidation=Strict", "application/json", POD(",\"imag\":1"), 400, "strict decoding error: unknown field \\\"spec.containers[0].imag\\\"" },
+                { "POST", PODS "?fieldValidation=Strict", "application/json", POD(",\"imag\":1"), 400,
+                  "strict decoding error: unknown field \\\"spec.containers[0].imag\\\"" },
                 { "POST", PODS "?fieldValidation=Frob", "application/json", POD(""), 422, "fieldValidation" },
                 { "POST", PODS, "application/json", POD(",\"tty\":\"yes\""), 400, "cannot be handled as a Pod: spec.containers[0].tty" },
-                { "POST", PODS, "application/json", "{\"metadata\":{\"name\":\"P_\"},\"spec\":{}}", 422, "spec.containers: Required value" },
-                { "POST", PODS, "application/json", "{\"metadata\":{\"name\":\"P_\"},\"spec\":{}}", 422, "metadata.name: Invalid value: \\\"P_\\\"" },
-                { "POST", PODS, "application/json", POD(",\"ports\":[{\"containerPort\":70000}]"), 422, "must be between 1 and 65535, inclusive" },
-                { "POST", PODS, "application/json", POD(",\"volumeMounts\":[{\"name\":\"v\",\"mountPath\":\"/x\"}]"), 422, "volumeMounts[0].name: Not found" },
+                { "POST", PODS, "application/json", "{\"metadata\":{\"name\":\"P_\"},\"spec\":{}}", 422,
+                  "spec.containers: Required value" },
+                { "POST", PODS, "application/json", "{\"metadata\":{\"name\":\"P_\"},\"spec\":{}}", 422,
+                  "metadata.name: Invalid value: \\\"P_\\\"" },
+                { "POST", PODS, "application/json", POD(",\"ports\":[{\"containerPort\":70000}]"), 422,
+                  "must be between 1 and 65535, inclusive" },
+                { "POST", PODS, "application/json", POD(",\"volumeMounts\":[{\"name\":\"v\",\"mountPath\":\"/x\"}]"), 422,
+                  "volumeMounts[0].name: Not found" },
                 { "POST", PODS, "application/json",
-                  "{\"metadata\":{\"name\":\"p\"},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}],\"volumes\":[{\"name\":\"v\",\"hostPath\":{\"path\":\"/\"}}]}}", 422,
-                  "spec.volumes[0].hostPath: Forbidden" },
-                { "POST", PODS, "application/json", "{\"metadata\":{\"name\":\"p\"},\"spec\":{\"serviceAccountName\":\"no\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}", 403,
-                  "serviceaccount" },
-                { "POST", "/api/v1/namespaces/n/services", "application/json", "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"ports\":[{\"port\":0}]}}", 422,
-                  "Service \\\"s\\\" is invalid: " },
-                { "POST", "/api/v1/namespaces/n/services", "application/json", "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"ports\":[{\"port\":80}],\"type\":\"X\"}}", 422,
+                  "{\"metadata\":{\"name\":\"p\"},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}],\"volumes\":[{\"name\":\"v\","
+                  "\"hostPath\":{\"path\":\"/\"}}]}}",
+                  422, "spec.volumes[0].hostPath: Forbidden" },
+                { "POST", PODS, "application/json",
+                  "{\"metadata\":{\"name\":\"p\"},\"spec\":{\"serviceAccountName\":\"no\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]"
+                  "}}",
+                  403, "serviceaccount" },
+                { "POST", "/api/v1/namespaces/n/services", "application/json",
+                  "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"ports\":[{\"port\":0}]}}", 422, "Service \\\"s\\\" is invalid: " },
+                { "POST", "/api/v1/namespaces/n/services", "application/json",
+                  "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"ports\":[{\"port\":80}],\"type\":\"X\"}}", 422,
                   "Unsupported value: \\\"X\\\"" },
-                { "POST", "/api/v1/namespaces/n/services", "application/json", "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"ports\":[{\"port\":80}],\"clusterIP\":\"1.2.3.4\"}}", 422,
+                { "POST", "/api/v1/namespaces/n/services", "application/json",
+                  "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"ports\":[{\"port\":80}],\"clusterIP\":\"1.2.3.4\"}}", 422,
                   "not in the valid range" },
                 { "POST", "/apis/apps/v1/namespaces/n/deployments", "application/json",
-                  "{\"metadata\":{\"name\":\"d\"},\"spec\":{\"selector\":{\"matchLabels\":{\"a\":\"b\"}},\"template\":{\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}}", 422,
-                  "`selector` does not match template `labels`" },
-                { "POST", "/api/v1/namespaces/n/configmaps", "application/json", "{\"metadata\":{\"name\":\"c\"},\"data\":{\"a b\":\"\"}}", 422, "valid config key" },
+                  "{\"metadata\":{\"name\":\"d\"},\"spec\":{\"selector\":{\"matchLabels\":{\"a\":\"b\"}},\"template\":{\"spec\":{"
+                  "\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}}",
+                  422, "`selector` does not match template `labels`" },
+                { "POST", "/api/v1/namespaces/n/configmaps", "application/json", "{\"metadata\":{\"name\":\"c\"},\"data\":{\"a b\":\"\"}}",
+                  422, "valid config key" },
                 { "POST", "/apis/networking.istio.io/v1/namespaces/n/serviceentries", "application/json",
-                  "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"hosts\":[\"a\"],\"ports\":[{\"number\":\"x\"}]}}", 422, "spec.ports[0].number: Invalid value" },
+                  "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"hosts\":[\"a\"],\"ports\":[{\"number\":\"x\"}]}}", 422,
+                  "spec.ports[0].number: Invalid value" },
                 { "GET", PODS "?labelSelector=a%3D%3D%3D", "", NULL, 400, "unable to parse requirement" },
                 { "GET", PODS "?fieldSelector=spec.foo%3D1", "", NULL, 400, "field label not supported: spec.foo" },
                 { "GET", PODS "?limit=x", "", NULL, 400, "limit" },
@@ -121,10 +137,11 @@ static void unknown_fields(void **state)
         struct world *w = *state;
         struct reply r = ask(w, "POST", PODS, POD(",\"imag\":1"));
 
-        assert_int_equal(r.status, 201);                        /* as Kubernetes: warned of, and dropped */
+        assert_int_equal(r.status, 201); /* as Kubernetes: warned of, and dropped */
         assert_non_null(strstr(r.warnings, "unknown field \"spec.containers[0].imag\""));
         assert_null(strstr(r.text, "\"imag\""));
-        r = ask(w, "POST", "/apis/networking.istio.io/v1beta1/namespaces/n/gateways", "{\"metadata\":{\"name\":\"g\"},\"spec\":{\"selectr\":{}}}");
+        r = ask(w, "POST", "/apis/networking.istio.io/v1beta1/namespaces/n/gateways",
+                "{\"metadata\":{\"name\":\"g\"},\"spec\":{\"selectr\":{}}}");
         assert_int_equal(r.status, 201);
         assert_non_null(strstr(r.warnings, "spec.selectr"));
         assert_string_equal(at(w, r, "apiVersion"), "networking.istio.io/v1beta1");
@@ -138,7 +155,8 @@ static void concurrency(void **state)
         char body[256];
         struct reply r = ask(w, "POST", "/api/v1/namespaces/n/configmaps", "{\"metadata\":{\"name\":\"c\"},\"data\":{\"a\":\"1\"}}");
 
-        snprintf(body, sizeof(body), "{\"metadata\":{\"name\":\"c\",\"resourceVersion\":\"%s\"},\"data\":{\"a\":\"2\"}}", at(w, r, "metadata.resourceVersion"));
+        snprintf(body, sizeof(body), "{\"metadata\":{\"name\":\"c\",\"resourceVersion\":\"%s\"},\"data\":{\"a\":\"2\"}}",
+                 at(w, r, "metadata.resourceVersion"));
         assert_int_equal(ask(w, "PUT", "/api/v1/namespaces/n/configmaps/c", body).status, 200);
         r = ask(w, "PUT", "/api/v1/namespaces/n/configmaps/c", body);
         assert_int_equal(r.status, 409);
@@ -160,11 +178,13 @@ static void immutable(void **state)
         struct world *w = *state;
 
         ask(w, "POST", "/api/v1/namespaces/n/services", "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"ports\":[{\"port\":80}]}}");
-        struct reply r = ask_as(w, "PATCH", "/api/v1/namespaces/n/services/s", "application/merge-patch+json", "", "{\"spec\":{\"clusterIP\":\"10.96.9.9\"}}");
+        struct reply r = ask_as(w, "PATCH", "/api/v1/namespaces/n/services/s", "application/merge-patch+json", "",
+                                "{\"spec\":{\"clusterIP\":\"10.96.9.9\"}}");
         assert_int_equal(r.status, 422);
         assert_non_null(strstr(r.text, "may not change once set"));
         assert_int_equal(ask(w, "POST", PODS, POD("")).status, 201);
-        r = ask_as(w, "PATCH", PODS "/p", "application/strategic-merge-patch+json", "", "{\"spec\":{\"containers\":[{\"name\":\"c\",\"command\":[\"x\"]}]}}");
+        r = ask_as(w, "PATCH", PODS "/p", "application/strategic-merge-patch+json", "",
+                   "{\"spec\":{\"containers\":[{\"name\":\"c\",\"command\":[\"x\"]}]}}");
         assert_int_equal(r.status, 422);
         assert_non_null(strstr(r.text, "pod updates may not change fields other than"));
 }
@@ -191,7 +211,8 @@ static void pages(void **state)
 
 static void tables(void **state)
 {
-        static const char accept[] = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        static const char accept[] =
+                "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         struct world *w = *state;
 
         ask(w, "POST", PODS, POD(""));
@@ -200,9 +221,11 @@ static void tables(void **state)
         assert_string_equal(text_of(&w->a, pb_get(pb_get(r.node, "rows")->v[0], "cells")),
                             "[\"p\",\"0/1\",\"Pending\",\"0\",\"0s\",\"<none>\",\"<none>\",\"<none>\",\"<none>\"]");
         ask(w, "POST", "/apis/networking.istio.io/v1/namespaces/n/serviceentries",
-            "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"hosts\":[\"a.example\"],\"resolution\":\"DNS\",\"ports\":[{\"number\":80,\"name\":\"http\"}]}}");
+            "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"hosts\":[\"a.example\"],\"resolution\":\"DNS\",\"ports\":[{\"number\":80,\"name\":"
+            "\"http\"}]}}");
         r = ask_as(w, "GET", "/apis/networking.istio.io/v1/serviceentries", "", accept, NULL);
-        assert_string_equal(text_of(&w->a, pb_get(pb_get(r.node, "rows")->v[0], "cells")), "[\"s\",\"[\\\"a.example\\\"]\",\"\",\"DNS\",\"0s\"]");
+        assert_string_equal(text_of(&w->a, pb_get(pb_get(r.node, "rows")->v[0], "cells")),
+                            "[\"s\",\"[\\\"a.example\\\"]\",\"\",\"DNS\",\"0s\"]");
         r = ask_as(w, "GET", PODS, "", "application/vnd.kubernetes.protobuf", NULL);
         assert_int_equal(r.status, 406);
 }
@@ -214,7 +237,8 @@ static void documents(void **state)
 
         assert_int_equal(r.status, 200);
         assert_non_null(pb_get(pb_get(r.node, "definitions"), "io.k8s.api.core.v1.Pod"));
-        const struct pb_node *spec = pb_get(pb_get(pb_get(pb_get(r.node, "definitions"), "io.k8s.api.core.v1.PodSpec"), "properties"), "containers");
+        const struct pb_node *spec = pb_get(pb_get(pb_get(pb_get(r.node, "definitions"), "io.k8s.api.core.v1.PodSpec"), "properties"),
+                                            "containers");
         assert_string_equal(arena_cstr(&w->a, pb_get_str(spec, "x-kubernetes-patch-merge-key", STR(""))), "name");
         r = ask(w, "GET", "/openapi/v3", NULL);
         assert_non_null(pb_get(pb_get(r.node, "paths"), "apis/apps/v1"));
@@ -222,7 +246,7 @@ static void documents(void **state)
         assert_int_equal(ask(w, "GET", "/openapi/v3/apis/frob/v1", NULL).status, 404);
         r = ask_as(w, "GET", "/openapi/v2", "", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf", NULL);
         assert_int_equal(r.status, 200);
-        assert_int_equal(r.text[0], 0x0a);                      /* field 1, the "2.0" */
+        assert_int_equal(r.text[0], 0x0a); /* field 1, the "2.0" */
         r = ask_as(w, "GET", "/apis", "", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", NULL);
         assert_string_equal(at(w, r, "kind"), "APIGroupDiscoveryList");
         assert_string_equal(at(w, ask(w, "GET", "/api/v1", NULL), "kind"), "APIResourceList");
@@ -247,14 +271,20 @@ static void make_ready(struct world *w)
                 names[i] = arena_cstr(&w->a, v[i]->name);
         for (size_t i = 0; i < n && i < 64; i++)
                 ask_as(w, "PATCH", arena_printf(&w->a, PODS "/%s/status", names[i]).p, "application/merge-patch+json", "",
-                       arena_printf(&w->a, "{\"status\":{\"phase\":\"Running\",\"podIP\":\"10.244.0.%zu\",\"conditions\":[{\"type\":\"Ready\",\"status\":\"True\","
-                                    "\"lastTransitionTime\":\"2020-01-01T00:00:00Z\"}]}}", i + 5).p);
+                       arena_printf(&w->a,
+                                    "{\"status\":{\"phase\":\"Running\",\"podIP\":\"10.244.0.%zu\",\"conditions\":[{\"type\":\"Ready\","
+                                    "\"status\":\"True\","
+                                    "\"lastTransitionTime\":\"2020-01-01T00:00:00Z\"}]}}",
+                                    i + 5)
+                               .p);
 }
 
 #define NODE "{\"metadata\":{\"name\":\"node\"},\"status\":{\"conditions\":[{\"type\":\"Ready\",\"status\":\"True\"}]}}"
-#define DEPLOYMENT                                                                                                                          \
-        "{\"metadata\":{\"name\":\"d\"},\"spec\":{\"replicas\":3,\"selector\":{\"matchLabels\":{\"app\":\"d\"}},\"template\":{\"metadata\":{\"labels\":" \
-        "{\"app\":\"d\"}},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\",\"ports\":[{\"name\":\"web\",\"containerPort\":8080}]}]}}}}"
+#define DEPLOYMENT                                                                                                                         \
+        "{\"metadata\":{\"name\":\"d\"},\"spec\":{\"replicas\":3,\"selector\":{\"matchLabels\":{\"app\":\"d\"}},\"template\":{"            \
+        "\"metadata\":{\"labels\":"                                                                                                        \
+        "{\"app\":\"d\"}},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\",\"ports\":[{\"name\":\"web\",\"containerPort\":8080}]" \
+        "}]}}}}"
 
 static void deployment(void **state)
 {
@@ -264,7 +294,8 @@ static void deployment(void **state)
         struct reply r;
 
         ask(w, "POST", "/api/v1/nodes", NODE);
-        ask(w, "POST", "/api/v1/namespaces/n/services", "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"selector\":{\"app\":\"d\"},\"ports\":[{\"port\":80,\"targetPort\":\"web\"}]}}");
+        ask(w, "POST", "/api/v1/namespaces/n/services",
+            "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"selector\":{\"app\":\"d\"},\"ports\":[{\"port\":80,\"targetPort\":\"web\"}]}}");
         assert_int_equal(ask(w, "POST", "/apis/apps/v1/namespaces/n/deployments", DEPLOYMENT).status, 201);
         settle(w, &c);
         assert_int_equal(kube_store_range(w->store, kube_b.pods, STR("n"), &v), 3);
@@ -292,9 +323,10 @@ static void deployment(void **state)
                 }
                 if (alive > 4 || ready < 3)
                         fail_msg("step %d: %zu pods, %zu ready", step, alive, ready);
-                for (size_t i = n; i-- > 0;)            /* the node lets go of those that are to end */
+                for (size_t i = n; i-- > 0;) /* the node lets go of those that are to end */
                         if (pb_get_path(v[i]->node, "metadata.deletionTimestamp")) {
-                                ask(w, "DELETE", arena_printf(&w->a, PODS "/" STR_FMT "?gracePeriodSeconds=0", STR_ARG(v[i]->name)).p, NULL);
+                                ask(w, "DELETE", arena_printf(&w->a, PODS "/" STR_FMT "?gracePeriodSeconds=0", STR_ARG(v[i]->name)).p,
+                                    NULL);
                                 n = kube_store_range(w->store, kube_b.pods, STR("n"), &v);
                         }
                 make_ready(w);
@@ -302,7 +334,8 @@ static void deployment(void **state)
         r = ask(w, "GET", "/apis/apps/v1/namespaces/n/deployments/d", NULL);
         assert_string_equal(at(w, r, "status.updatedReplicas"), "3");
         assert_string_equal(at(w, r, "status.replicas"), "3");
-        assert_string_equal(arena_cstr(&w->a, pb_get(pb_get_path(r.node, "metadata.annotations"), "deployment.kubernetes.io/revision")->text), "2");
+        assert_string_equal(
+                arena_cstr(&w->a, pb_get(pb_get_path(r.node, "metadata.annotations"), "deployment.kubernetes.io/revision")->text), "2");
 
         /* its end takes everything with it */
         ask(w, "DELETE", "/apis/apps/v1/namespaces/n/deployments/d", NULL);
@@ -353,11 +386,16 @@ static void graceful(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test_setup_teardown(life, setup, teardown),           cmocka_unit_test_setup_teardown(refused, setup, teardown),
-                cmocka_unit_test_setup_teardown(unknown_fields, setup, teardown), cmocka_unit_test_setup_teardown(concurrency, setup, teardown),
-                cmocka_unit_test_setup_teardown(immutable, setup, teardown),      cmocka_unit_test_setup_teardown(pages, setup, teardown),
-                cmocka_unit_test_setup_teardown(tables, setup, teardown),         cmocka_unit_test_setup_teardown(documents, setup, teardown),
-                cmocka_unit_test_setup_teardown(deployment, setup, teardown),     cmocka_unit_test_setup_teardown(namespaces, setup, teardown),
+                cmocka_unit_test_setup_teardown(life, setup, teardown),
+                cmocka_unit_test_setup_teardown(refused, setup, teardown),
+                cmocka_unit_test_setup_teardown(unknown_fields, setup, teardown),
+                cmocka_unit_test_setup_teardown(concurrency, setup, teardown),
+                cmocka_unit_test_setup_teardown(immutable, setup, teardown),
+                cmocka_unit_test_setup_teardown(pages, setup, teardown),
+                cmocka_unit_test_setup_teardown(tables, setup, teardown),
+                cmocka_unit_test_setup_teardown(documents, setup, teardown),
+                cmocka_unit_test_setup_teardown(deployment, setup, teardown),
+                cmocka_unit_test_setup_teardown(namespaces, setup, teardown),
                 cmocka_unit_test_setup_teardown(graceful, setup, teardown),
         };
 

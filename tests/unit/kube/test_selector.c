@@ -8,7 +8,7 @@ static void labels(void **state)
 {
         static const struct {
                 const char *selector, *labels;
-                int want;                       /* 1 matches, 0 does not, -1: not a selector */
+                int want; /* 1 matches, 0 does not, -1: not a selector */
         } t[] = {
                 { "", "{}", 1 },
                 { "a=b", "{\"a\":\"b\"}", 1 },
@@ -55,7 +55,8 @@ static void labels(void **state)
 
 static void fields(void **state)
 {
-        static const char pod[] = "{\"metadata\":{\"name\":\"p\",\"namespace\":\"n\"},\"spec\":{\"nodeName\":\"x,y\"},\"status\":{\"phase\":\"Running\"}}";
+        static const char pod[] =
+                "{\"metadata\":{\"name\":\"p\",\"namespace\":\"n\"},\"spec\":{\"nodeName\":\"x,y\"},\"status\":{\"phase\":\"Running\"}}";
         static const struct {
                 const char *selector;
                 int want;
@@ -128,8 +129,8 @@ static void paths(void **state)
 
                 if (ok != t[i].ok)
                         fail_msg("%s: %d", t[i].path, ok);
-                if (ok && !(str_eqc(p.group, t[i].group) && str_eqc(p.version, t[i].version) && str_eqc(p.resource, t[i].resource) && str_eqc(p.ns, t[i].ns) &&
-                            str_eqc(p.name, t[i].name) && str_eqc(p.sub, t[i].sub)))
+                if (ok && !(str_eqc(p.group, t[i].group) && str_eqc(p.version, t[i].version) && str_eqc(p.resource, t[i].resource) &&
+                            str_eqc(p.ns, t[i].ns) && str_eqc(p.name, t[i].name) && str_eqc(p.sub, t[i].sub)))
                         fail_msg("%s: read as something else", t[i].path);
         }
         arena_fini(&a);
@@ -154,8 +155,8 @@ static void queries(void **state)
 
 int main(void)
 {
-        const struct CMUnitTest tests[] = { cmocka_unit_test(labels), cmocka_unit_test(fields), cmocka_unit_test(names), cmocka_unit_test(paths),
-                                            cmocka_unit_test(queries) };
+        const struct CMUnitTest tests[] = { cmocka_unit_test(labels), cmocka_unit_test(fields), cmocka_unit_test(names),
+                                            cmocka_unit_test(paths), cmocka_unit_test(queries) };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -55,7 +55,7 @@ static void history(void **state)
         put(w, "a", "x", "2");
         kube_store_delete(w->store, kube_b.configmaps, STR("a"), STR("x"));
         assert_true(kube_store_seek(w->store, start, &pos));
-        assert_null(kube_store_change(w->store, pos));          /* nothing is committed yet */
+        assert_null(kube_store_change(w->store, pos)); /* nothing is committed yet */
         kube_store_commit(w->store);
         static const enum kube_change_type want[] = { KUBE_ADDED, KUBE_MODIFIED, KUBE_DELETED };
         for (unsigned i = 0; i < 3; i++)
@@ -137,7 +137,7 @@ static void not_ours(void **state)
         struct buf b = BUF_INIT;
 
         diags_init(&d);
-        assert_null(kube_store_open(w->path, NULL, &d));        /* in use: by ourselves */
+        assert_null(kube_store_open(w->path, NULL, &d)); /* in use: by ourselves */
         assert_true(d.errors > 0 && str_find(d.v[0].text, STR("in use")) >= 0);
         diags_clear(&d);
         world_close(w);
@@ -154,8 +154,8 @@ static void not_ours(void **state)
 
 int main(void)
 {
-        const struct CMUnitTest tests[] = { cmocka_unit_test(survives), cmocka_unit_test(history), cmocka_unit_test(full), cmocka_unit_test(damaged),
-                                            cmocka_unit_test(not_ours) };
+        const struct CMUnitTest tests[] = { cmocka_unit_test(survives), cmocka_unit_test(history), cmocka_unit_test(full),
+                                            cmocka_unit_test(damaged), cmocka_unit_test(not_ours) };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

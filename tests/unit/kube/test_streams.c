@@ -18,11 +18,11 @@
 
 struct world {
         struct loop *loop;
-        int fd;                                 /* the client's end */
+        int fd; /* the client's end */
         enum kube_streams_kind kind;
         struct kube_exec_opts opts;
         struct kube_exec *exec;
-        struct buf got, in;                     /* from the server; what the process read */
+        struct buf got, in; /* from the server; what the process read */
         unsigned columns, rows, ready, closed;
         bool in_end, lost, conn_closed, eof;
         uint16_t port;
@@ -173,7 +173,9 @@ static void say(struct world *w, const void *p, size_t n)
 
 static void world_open(struct world *w, enum kube_streams_kind kind, bool tty, const char *head)
 {
-        static const struct http_conn_ops ops = { .on_stream = on_http_stream, .on_goaway = ignore_conn, .on_idle = ignore_conn, .on_close = ignore_conn };
+        static const struct http_conn_ops ops = {
+                .on_stream = on_http_stream, .on_goaway = ignore_conn, .on_idle = ignore_conn, .on_close = ignore_conn
+        };
         static const struct conn_ops none;
         static const struct http_opts o;
         int sv[2];
@@ -199,7 +201,7 @@ static void world_close(struct world *w)
         chain_thread_fini();
 }
 
-static void say_ws(struct world *w, unsigned op, const char *payload, size_t n)         /* masked, as a client must */
+static void say_ws(struct world *w, unsigned op, const char *payload, size_t n) /* masked, as a client must */
 {
         unsigned char f[256] = { (unsigned char)(0x80 | op), (unsigned char)(0x80 | n), 1, 2, 3, 4 };
 
@@ -214,11 +216,11 @@ static bool got(const struct world *w, const void *p, size_t n)
         return str_find(buf_view(&w->got), str_make(p, n)) >= 0;
 }
 
-#define WS_HEAD(proto)                                                                                                                 \
-        "GET /x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"                       \
+#define WS_HEAD(proto)                                                                                             \
+        "GET /x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" \
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: " proto "\r\n\r\n"
-#define SPDY_HEAD(version)                                                                                                             \
-        "POST /x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: " version "\r\n"          \
+#define SPDY_HEAD(version)                                                                                                      \
+        "POST /x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: " version "\r\n" \
         "Content-Length: 0\r\n\r\n"
 
 static void test_exec_websocket(void **state)
@@ -228,7 +230,7 @@ static void test_exec_websocket(void **state)
 
         world_open(&w, KUBE_EXEC, false, WS_HEAD("v5.channel.k8s.io"));
         assert_true(got(&w, "101", 3));
-        assert_true(got(&w, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", 28));      /* the example of RFC 6455 */
+        assert_true(got(&w, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", 28)); /* the example of RFC 6455 */
         assert_true(got(&w, "v5.channel.k8s.io", 17));
         assert_int_equal(w.ready, 1);
         say_ws(&w, WS_BINARY, "\0hello", 6);
@@ -243,8 +245,14 @@ static void test_exec_websocket(void **state)
         kube_exec_write(w.exec, 2, &out);
         kube_exec_finish(w.exec, 3);
         turn(&w);
-        assert_true(got(&w, "\x82\x07\x01" "answer", 9));
-        assert_true(got(&w, "\x82\x08\x02" "trouble", 10));
+        assert_true(got(&w,
+                        "\x82\x07\x01"
+                        "answer",
+                        9));
+        assert_true(got(&w,
+                        "\x82\x08\x02"
+                        "trouble",
+                        10));
         assert_true(got(&w, "\"reason\":\"ExitCode\",\"message\":\"3\"", 33));
         say_ws(&w, WS_CLOSE, "\x03\xe8", 2);
         world_close(&w);
@@ -274,18 +282,20 @@ static void each_wrong(const struct bytes *t, size_t n, const char *head)
 static void test_wrong(void **state)
 {
         static const struct bytes ws[] = {
-                { "\x82\x01\x00", 3 },                          /* not masked */
-                { "\xc2\x81\1\2\3\4\0", 7 },                    /* reserved bit */
-                { "\x80\x81\1\2\3\4\0", 7 },                    /* continues nothing */
-                { "\x09\x80\1\2\3\4", 6 },                      /* a fragmented ping */
-                { "\x82\xff\x7f\0\0\0\0\0\0\0\1\2\3\4", 14 },   /* far too long */
+                { "\x82\x01\x00", 3 },                        /* not masked */
+                { "\xc2\x81\1\2\3\4\0", 7 },                  /* reserved bit */
+                { "\x80\x81\1\2\3\4\0", 7 },                  /* continues nothing */
+                { "\x09\x80\1\2\3\4", 6 },                    /* a fragmented ping */
+                { "\x82\xff\x7f\0\0\0\0\0\0\0\1\2\3\4", 14 }, /* far too long */
         };
         static const struct bytes spdy[] = {
-                { "\x80\x02\0\1\0\0\0\0", 8 },                          /* another version */
-                { "\x80\x03\0\1\0\xff\xff\xff", 8 },                    /* a huge control frame */
-                { "\x80\x03\0\1\0\0\0\1x", 9 },                         /* a SYN_STREAM without room for its fields */
-                { "\x80\x03\0\1\0\0\0\x0e" "aaaabbbbccdddd", 22 },      /* headers that do not inflate */
-                { "\x7f\xff\xff\xff\0\xff\xff\xff", 8 },                /* a huge data frame */
+                { "\x80\x02\0\1\0\0\0\0", 8 },       /* another version */
+                { "\x80\x03\0\1\0\xff\xff\xff", 8 }, /* a huge control frame */
+                { "\x80\x03\0\1\0\0\0\1x", 9 },      /* a SYN_STREAM without room for its fields */
+                { "\x80\x03\0\1\0\0\0\x0e"
+                  "aaaabbbbccdddd",
+                  22 },                                  /* headers that do not inflate */
+                { "\x7f\xff\xff\xff\0\xff\xff\xff", 8 }, /* a huge data frame */
         };
 
         each_wrong(ws, ARRAY_LEN(ws), WS_HEAD("v4.channel.k8s.io"));
@@ -407,8 +417,10 @@ static void test_exec_terminal(void **state)
 
 static void test_forward(void **state)
 {
-        const char *error[] = { "streamtype", "error", "port", "80", "requestid", "0" }, *data[] = { "streamtype", "data", "port", "80", "requestid", "0" };
-        const char *error1[] = { "streamtype", "error", "port", "81", "requestid", "1" }, *data1[] = { "streamtype", "data", "port", "81", "requestid", "1" };
+        const char *error[] = { "streamtype", "error", "port", "80", "requestid", "0" },
+                   *data[] = { "streamtype", "data", "port", "80", "requestid", "0" };
+        const char *error1[] = { "streamtype", "error", "port", "81", "requestid", "1" },
+                   *data1[] = { "streamtype", "data", "port", "81", "requestid", "1" };
         struct world w;
 
         world_open(&w, KUBE_PORT_FORWARD, false, SPDY_HEAD("portforward.k8s.io"));
@@ -428,7 +440,7 @@ static void test_forward(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_exec_websocket), cmocka_unit_test(test_wrong),   cmocka_unit_test(test_refused),
+                cmocka_unit_test(test_exec_websocket), cmocka_unit_test(test_wrong),         cmocka_unit_test(test_refused),
                 cmocka_unit_test(test_exec_spdy),      cmocka_unit_test(test_exec_terminal), cmocka_unit_test(test_forward),
         };
 

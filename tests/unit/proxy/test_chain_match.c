@@ -37,7 +37,8 @@ static bool add(struct table *t, const char *match)
 
         xds__filter_chain__init(p);
         assert_true(pb_parse_yaml(str_of(match), STR("t"), &t->arena, &docs, &n, &t->d));
-        p->filter_chain_match = (Xds__FilterChainMatch *)pb_from_node(&xds__filter_chain_match__descriptor, docs[0], 0, &at, &t->arena, &t->d);
+        p->filter_chain_match = (Xds__FilterChainMatch *)pb_from_node(&xds__filter_chain_match__descriptor, docs[0], 0, &at, &t->arena,
+                                                                      &t->d);
         assert_non_null(p->filter_chain_match);
         c->proto = p;
         return chain_match_add(t->m, c, &at, &t->d);
@@ -106,7 +107,8 @@ static void check(const char *const *chains, const struct want *w)
 
 static void test_names(void **state)
 {
-        static const char *const chains[] = { "server_names: [a.b.org]", "server_names: ['*.b.org', x.org]", "server_names: ['*.org']", "{}", NULL };
+        static const char *const chains[] = { "server_names: [a.b.org]", "server_names: ['*.b.org', x.org]", "server_names: ['*.org']",
+                                              "{}", NULL };
         static const struct want w[] = {
                 { "10.0.0.1:80 10.0.0.2:9 a.b.org tls -", 0 },   { "10.0.0.1:80 10.0.0.2:9 c.b.org tls -", 1 },
                 { "10.0.0.1:80 10.0.0.2:9 d.c.b.org tls -", 1 }, { "10.0.0.1:80 10.0.0.2:9 x.org tls -", 1 },
@@ -120,11 +122,13 @@ static void test_names(void **state)
 
 static void test_prefixes(void **state)
 {
-        static const char *const chains[] = { "prefix_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}]",
-                                              "prefix_ranges: [{address_prefix: 10.1.0.0, prefix_len: 16}, {address_prefix: 'fd00::', prefix_len: 8}]",
-                                              "prefix_ranges: [{address_prefix: 10.1.2.3, prefix_len: 32}]", NULL };
+        static const char *const chains[] = {
+                "prefix_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}]",
+                "prefix_ranges: [{address_prefix: 10.1.0.0, prefix_len: 16}, {address_prefix: 'fd00::', prefix_len: 8}]",
+                "prefix_ranges: [{address_prefix: 10.1.2.3, prefix_len: 32}]", NULL
+        };
         static const struct want w[] = {
-                { "10.9.9.9:1 1.1.1.1:1 - - -", 0 }, { "10.1.9.9:1 1.1.1.1:1 - - -", 1 }, { "10.1.2.3:1 1.1.1.1:1 - - -", 2 },
+                { "10.9.9.9:1 1.1.1.1:1 - - -", 0 },  { "10.1.9.9:1 1.1.1.1:1 - - -", 1 },    { "10.1.2.3:1 1.1.1.1:1 - - -", 2 },
                 { "11.1.2.3:1 1.1.1.1:1 - - -", -1 }, { "[fd12::1]:1 [fd12::2]:1 - - -", 1 }, { NULL, 0 },
         };
 
@@ -137,7 +141,7 @@ static void test_no_way_back(void **state)
                                               "{transport_protocol: raw_buffer, application_protocols: [h2c]}", NULL };
         static const struct want w[] = {
                 { "1.1.1.1:80 2.2.2.2:1 a.org tls -", 0 },
-                { "1.1.1.1:80 2.2.2.2:1 b.org tls -", -1 },     /* port 80 leads to the first chain's branch, and stays there */
+                { "1.1.1.1:80 2.2.2.2:1 b.org tls -", -1 }, /* port 80 leads to the first chain's branch, and stays there */
                 { "1.1.1.1:81 2.2.2.2:1 b.org tls -", 1 },
                 { "1.1.1.1:81 2.2.2.2:1 - - h2c", 2 },
                 { "1.1.1.1:81 2.2.2.2:1 - - -", -1 },
@@ -152,8 +156,11 @@ static void test_sources(void **state)
         static const char *const chains[] = { "source_type: SAME_IP_OR_LOOPBACK", "source_type: EXTERNAL",
                                               "source_prefix_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}]", NULL };
         static const struct want w[] = {
-                { "1.1.1.1:80 1.1.1.1:9 - - -", 0 }, { "1.1.1.1:80 127.0.0.1:9 - - -", 0 }, { "1.1.1.1:80 127.0.0.2:9 - - -", 1 },
-                { "1.1.1.1:80 10.0.0.1:9 - - -", 1 }, { NULL, 0 },
+                { "1.1.1.1:80 1.1.1.1:9 - - -", 0 },
+                { "1.1.1.1:80 127.0.0.1:9 - - -", 0 },
+                { "1.1.1.1:80 127.0.0.2:9 - - -", 1 },
+                { "1.1.1.1:80 10.0.0.1:9 - - -", 1 },
+                { NULL, 0 },
         };
 
         check(chains, w);
@@ -161,11 +168,14 @@ static void test_sources(void **state)
 
 static void test_source_ports(void **state)
 {
-        static const char *const chains[] = { "{source_ports: [1, 2], source_prefix_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}]}", "source_ports: [3]",
-                                              "{}", NULL };
+        static const char *const chains[] = { "{source_ports: [1, 2], source_prefix_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}]}",
+                                              "source_ports: [3]", "{}", NULL };
         static const struct want w[] = {
-                { "1.1.1.1:80 10.0.0.1:2 - - -", 0 }, { "1.1.1.1:80 10.0.0.1:3 - - -", -1 }, { "1.1.1.1:80 11.0.0.1:3 - - -", 1 },
-                { "1.1.1.1:80 11.0.0.1:4 - - -", 2 }, { NULL, 0 },
+                { "1.1.1.1:80 10.0.0.1:2 - - -", 0 },
+                { "1.1.1.1:80 10.0.0.1:3 - - -", -1 },
+                { "1.1.1.1:80 11.0.0.1:3 - - -", 1 },
+                { "1.1.1.1:80 11.0.0.1:4 - - -", 2 },
+                { NULL, 0 },
         };
 
         check(chains, w);

@@ -133,8 +133,8 @@ static Gp__Value text_value(const char *s)
 
 static void test_json(void **state)
 {
-        Gp__Value a = text_value("%RESPONSE_CODE%"), b = text_value("%REQ(:METHOD)% %PROTOCOL%"), c = text_value("%ROUTE_NAME%"), n = GP__VALUE__INIT,
-                  deep = GP__VALUE__INIT, e = text_value("say \"%REQ(USER-AGENT)%\"");
+        Gp__Value a = text_value("%RESPONSE_CODE%"), b = text_value("%REQ(:METHOD)% %PROTOCOL%"), c = text_value("%ROUTE_NAME%"),
+                  n = GP__VALUE__INIT, deep = GP__VALUE__INIT, e = text_value("say \"%REQ(USER-AGENT)%\"");
         Gp__Struct__FieldsEntry fa = GP__STRUCT__FIELDS_ENTRY__INIT, fb = fa, fc = fa, fn = fa, fd = fa, fe = fa;
         Gp__Struct__FieldsEntry *inner_v[] = { &fe }, *v[] = { &fd, &fc, &fb, &fa, &fn };
         Gp__Struct inner = GP__STRUCT__INIT, s = GP__STRUCT__INIT;
@@ -157,7 +157,8 @@ static void test_json(void **state)
 
         assert_non_null(f);
         format_json_render(f, &si, &out);
-        assert_string_equal(buf_z(&out), "{\"code\":200,\"line\":\"GET HTTP/2\",\"n\":5,\"route\":null,\"z\":{\"e\":\"say \\\"curl/8\\\"\"}}\n");
+        assert_string_equal(buf_z(&out),
+                            "{\"code\":200,\"line\":\"GET HTTP/2\",\"n\":5,\"route\":null,\"z\":{\"e\":\"say \\\"curl/8\\\"\"}}\n");
         format_json_free(f);
         out.n = 0;
         f = format_json_compile(&s, true, true, &at, &d);

@@ -118,8 +118,8 @@ static void test_no_sni(void **state)
         buf_fini(&wire);
 }
 
-/* Every byte of a good hello changed: whatever comes out, nothing is read or written out of bounds (ASan), and a length that grew is never OK
- * with bytes that are not there. */
+/* Every byte of a good hello changed: whatever comes out, nothing is read or written out of bounds (ASan), and a length that grew is never
+ * OK with bytes that are not there. */
 static void test_damaged(void **state)
 {
         static const char *const alpn[] = { "h2" };
@@ -151,9 +151,9 @@ static void test_not_tls(void **state)
                 { "GET /", 5, TLS_HELLO_NOT_TLS },
                 { "\x16\x02", 2, TLS_HELLO_NOT_TLS },
                 { "\x16\x03\x01\x00\x05\x02", 6, TLS_HELLO_NOT_TLS },
-                { "\x16\x03\x01\x00\x00\x01", 6, TLS_HELLO_BAD },       /* an empty record */
-                { "\x16\x03\x01\xff\xff\x01", 6, TLS_HELLO_BAD },       /* a record beyond 2^14 */
-                { "\x16\x03\x01\x00\x08\x01\xff\xff\xff", 9, TLS_HELLO_BAD },   /* a message of 16 MiB */
+                { "\x16\x03\x01\x00\x00\x01", 6, TLS_HELLO_BAD },             /* an empty record */
+                { "\x16\x03\x01\xff\xff\x01", 6, TLS_HELLO_BAD },             /* a record beyond 2^14 */
+                { "\x16\x03\x01\x00\x08\x01\xff\xff\xff", 9, TLS_HELLO_BAD }, /* a message of 16 MiB */
         };
         struct tls_hello h;
 
@@ -198,8 +198,11 @@ static void test_http(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_hello_in_any_pieces), cmocka_unit_test(test_no_sni), cmocka_unit_test(test_damaged),
-                cmocka_unit_test(test_not_tls),             cmocka_unit_test(test_http),
+                cmocka_unit_test(test_hello_in_any_pieces),
+                cmocka_unit_test(test_no_sni),
+                cmocka_unit_test(test_damaged),
+                cmocka_unit_test(test_not_tls),
+                cmocka_unit_test(test_http),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

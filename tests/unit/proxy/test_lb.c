@@ -33,8 +33,12 @@ static void start(struct fixture *f, enum lb_policy policy, unsigned n)
         f->stats = stats_new();
         f->worker.stats = stats_local_new(f->stats);
         f->scope = (struct stat_scope){ 1, CS_UPSTREAM_CX_CONNECT_MS, CS_COUNT };
-        f->shared.info = (struct cluster_info){ .lb = policy, .panic_threshold = 50, .choice_count = 2, .active_request_bias = 1,
-                                                .overprovisioning = 140, .stats = &f->scope };
+        f->shared.info = (struct cluster_info){ .lb = policy,
+                                                .panic_threshold = 50,
+                                                .choice_count = 2,
+                                                .active_request_bias = 1,
+                                                .overprovisioning = 140,
+                                                .stats = &f->scope };
         f->cluster.worker = &f->worker;
         f->cluster.info = &f->shared.info;
         f->n = n;
@@ -105,11 +109,11 @@ static void test_least_request(void **state)
         struct fixture f;
 
         start(&f, LB_LEAST_REQUEST, 4);
-        f.host[0].rq_active = 100;      /* of two random ones it is taken when it meets itself: 1 in 16 */
+        f.host[0].rq_active = 100; /* of two random ones it is taken when it meets itself: 1 in 16 */
         pick(&f, PICKS);
         near(f.got[0], PICKS / 16, 200);
         f.host[0].rq_active = 0;
-        f.host[0].weight = 3;           /* weighted, all idle: by weight */
+        f.host[0].weight = 3; /* weighted, all idle: by weight */
         pick(&f, 6000);
         near(f.got[0], 3000, 3);
         near(f.got[3], 1000, 3);
@@ -120,12 +124,12 @@ static void test_priorities(void **state)
 {
         struct fixture f;
 
-        start(&f, LB_RANDOM, 6);        /* three hosts at priority 0, three at 1 */
+        start(&f, LB_RANDOM, 6); /* three hosts at priority 0, three at 1 */
         for (unsigned i = 3; i < 6; i++)
                 f.host[i].priority = 1;
         pick(&f, 1000);
         assert_int_equal(f.got[3] + f.got[4] + f.got[5], 0);
-        f.host[0].health = HEALTH_UNHEALTHY;    /* 2 of 3 healthy: 140 % of that is 93 */
+        f.host[0].health = HEALTH_UNHEALTHY; /* 2 of 3 healthy: 140 % of that is 93 */
         pick(&f, PICKS);
         assert_int_equal(f.got[0], 0);
         near(f.got[1] + f.got[2], PICKS * 93 / 100, 300);
@@ -140,7 +144,7 @@ static void test_degraded(void **state)
         struct fixture f;
 
         start(&f, LB_RANDOM, 2);
-        f.host[1].health = HEALTH_DEGRADED;     /* half healthy: 70 % to it, the rest to the degraded one */
+        f.host[1].health = HEALTH_DEGRADED; /* half healthy: 70 % to it, the rest to the degraded one */
         pick(&f, PICKS);
         near(f.got[0], PICKS * 70 / 100, 400);
         end(&f);
@@ -151,7 +155,7 @@ static void test_panic(void **state)
         struct fixture f;
 
         start(&f, LB_RANDOM, 4);
-        for (unsigned i = 0; i < 3; i++)        /* one of four healthy is below 50 %: all are used */
+        for (unsigned i = 0; i < 3; i++) /* one of four healthy is below 50 %: all are used */
                 f.host[i].health = HEALTH_UNHEALTHY;
         pick(&f, PICKS);
         for (unsigned i = 0; i < 4; i++)
@@ -213,7 +217,7 @@ static void test_localities(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_round_robin), cmocka_unit_test(test_random), cmocka_unit_test(test_least_request),
+                cmocka_unit_test(test_round_robin), cmocka_unit_test(test_random),   cmocka_unit_test(test_least_request),
                 cmocka_unit_test(test_priorities),  cmocka_unit_test(test_degraded), cmocka_unit_test(test_panic),
                 cmocka_unit_test(test_empty),       cmocka_unit_test(test_reject),   cmocka_unit_test(test_localities),
         };

@@ -11,9 +11,9 @@
 static const struct {
         const char *pattern, *in, *substitution, *want;
 } replaced[] = {
-        { "a", "banana", "o", "bonono" },      { "^/x/(.*)$", "/x/y/z", "/\\1!", "/y/z!" }, { "x", "abc", "y", "abc" },
-        { "b*", "abbc", "-", "-a-c-" },        { "(a)|(b)", "b", "[\\1\\2]", "[b]" },
-        { "a", "a", "\\\\0", "\\0" },          { "(?i)A", "aA", "x", "xx" },
+        { "a", "banana", "o", "bonono" }, { "^/x/(.*)$", "/x/y/z", "/\\1!", "/y/z!" }, { "x", "abc", "y", "abc" },
+        { "b*", "abbc", "-", "-a-c-" },   { "(a)|(b)", "b", "[\\1\\2]", "[b]" },       { "a", "a", "\\\\0", "\\0" },
+        { "(?i)A", "aA", "x", "xx" },
 };
 
 static void replaces(void **state)

@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 static const struct {
-        const char *in, *want;          /* want NULL: refused */
+        const char *in, *want; /* want NULL: refused */
 } normal[] = {
         { "/", "/" },
         { "/a/b", "/a/b" },
@@ -47,7 +47,8 @@ static void normalises(void **state)
                 bool ok = path_normalize(&a, str_of(normal[i].in), &out);
 
                 if (ok != (normal[i].want != NULL) || (ok && !str_eqc(out, normal[i].want)))
-                        fail_msg("%s -> " STR_FMT ", not %s", normal[i].in, STR_ARG(ok ? out : STR("refused")), normal[i].want ? normal[i].want : "refused");
+                        fail_msg("%s -> " STR_FMT ", not %s", normal[i].in, STR_ARG(ok ? out : STR("refused")),
+                                 normal[i].want ? normal[i].want : "refused");
                 if (ok) {
                         struct str again;
 
@@ -77,9 +78,9 @@ static const struct {
         const char *in, *host;
         unsigned port;
 } hosts[] = {
-        { "a:80", "a", 80 },       { "a", "a", 0 },          { "[::1]:443", "[::1]", 443 }, { "[::1]", "[::1]", 0 },
-        { "::1", "::1", 0 },       { "a:", "a:", 0 },        { "a:99999", "a:99999", 0 },   { "a:b", "a:b", 0 },
-        { "", "", 0 },
+        { "a:80", "a", 80 },         { "a", "a", 0 },     { "[::1]:443", "[::1]", 443 },
+        { "[::1]", "[::1]", 0 },     { "::1", "::1", 0 }, { "a:", "a:", 0 },
+        { "a:99999", "a:99999", 0 }, { "a:b", "a:b", 0 }, { "", "", 0 },
 };
 
 static void ports(void **state)

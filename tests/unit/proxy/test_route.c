@@ -55,10 +55,20 @@ static const char domains[] = "virtual_hosts:\n"
 static const struct {
         const char *host, *vhost;
 } hosts[] = {
-        { "a.example.com", "exact" },      { "A.EXAMPLE.com:8080", "exact" }, { "a.example.net", "exact" },   { "x.example.com", "suffix" },
-        { "x.b.example.com", "longer" },   { "b.example.com", "suffix" },     { "x-c.example.com", "longer" }, { ".example.com", "any" },
-        { "example.com", "any" },          { "www.example.org", "prefix" },   { "www.", "any" },              { "www.example.com", "suffix" },
-        { "", "any" },                     { "[::1]:80", "any" },
+        { "a.example.com", "exact" },
+        { "A.EXAMPLE.com:8080", "exact" },
+        { "a.example.net", "exact" },
+        { "x.example.com", "suffix" },
+        { "x.b.example.com", "longer" },
+        { "b.example.com", "suffix" },
+        { "x-c.example.com", "longer" },
+        { ".example.com", "any" },
+        { "example.com", "any" },
+        { "www.example.org", "prefix" },
+        { "www.", "any" },
+        { "www.example.com", "suffix" },
+        { "", "any" },
+        { "[::1]:80", "any" },
 };
 
 static void search_order(void **state)
@@ -85,14 +95,19 @@ static const char matchers[] =
         "  - {name: regex, match: {safe_regex: {regex: '/re/[0-9]+|/rx'}}, direct_response: {status: 200}}\n"
         "  - {name: connect, match: {connect_matcher: {}}, direct_response: {status: 200}}\n"
         "  - {name: exact, match: {prefix: /h, headers: [{name: X-E, string_match: {exact: v}}]}, direct_response: {status: 200}}\n"
-        "  - {name: nocaseh, match: {prefix: /h, headers: [{name: x-n, string_match: {exact: V, ignore_case: true}}]}, direct_response: {status: 200}}\n"
+        "  - {name: nocaseh, match: {prefix: /h, headers: [{name: x-n, string_match: {exact: V, ignore_case: true}}]}, direct_response: "
+        "{status: 200}}\n"
         "  - {name: range, match: {prefix: /h, headers: [{name: x-r, range_match: {start: -1, end: 5}}]}, direct_response: {status: 200}}\n"
         "  - {name: contains, match: {prefix: /h, headers: [{name: x-c, contains_match: mid}]}, direct_response: {status: 200}}\n"
-        "  - {name: hregex, match: {prefix: /h, headers: [{name: x-x, safe_regex_match: {regex: 'a.*z'}}]}, direct_response: {status: 200}}\n"
+        "  - {name: hregex, match: {prefix: /h, headers: [{name: x-x, safe_regex_match: {regex: 'a.*z'}}]}, direct_response: {status: "
+        "200}}\n"
         "  - {name: method, match: {prefix: /m, headers: [{name: ':method', exact_match: PUT}]}, direct_response: {status: 200}}\n"
-        "  - {name: absent, match: {prefix: /m, headers: [{name: x-q, present_match: true, invert_match: true}]}, direct_response: {status: 200}}\n"
-        "  - {name: empty, match: {prefix: /o, headers: [{name: x-o, exact_match: z, invert_match: true, treat_missing_header_as_empty: true}]}, direct_response: {status: 200}}\n"
-        "  - {name: query, match: {prefix: /q, query_parameters: [{name: a, string_match: {exact: '1'}}]}, direct_response: {status: 200}}\n"
+        "  - {name: absent, match: {prefix: /m, headers: [{name: x-q, present_match: true, invert_match: true}]}, direct_response: "
+        "{status: 200}}\n"
+        "  - {name: empty, match: {prefix: /o, headers: [{name: x-o, exact_match: z, invert_match: true, treat_missing_header_as_empty: "
+        "true}]}, direct_response: {status: 200}}\n"
+        "  - {name: query, match: {prefix: /q, query_parameters: [{name: a, string_match: {exact: '1'}}]}, direct_response: {status: "
+        "200}}\n"
         "  - {name: grpc, match: {prefix: /g, grpc: {}}, direct_response: {status: 200}}\n"
         "  - {name: never, match: {prefix: /, runtime_fraction: {default_value: {numerator: 0}}}, direct_response: {status: 200}}\n"
         "  - {name: rest, match: {prefix: /}, direct_response: {status: 200}}\n";
@@ -100,20 +115,34 @@ static const char matchers[] =
 static const struct {
         const char *method, *path, *header, *value, *route;
 } requests[] = {
-        { "GET", "/exact?q", NULL, NULL, "path" },        { "GET", "/exact/", NULL, NULL, "rest" },
-        { "GET", "/nocaseX", NULL, NULL, "nocase" },      { "GET", "/sep", NULL, NULL, "sep" },
-        { "GET", "/sep/x", NULL, NULL, "sep" },           { "GET", "/separate", NULL, NULL, "rest" },
-        { "GET", "/re/12?x", NULL, NULL, "regex" },       { "GET", "/re/12a", NULL, NULL, "rest" },
-        { "GET", "/rx", NULL, NULL, "regex" },            { "CONNECT", NULL, NULL, NULL, "connect" },
-        { "GET", "/h", "x-e", "v", "exact" },             { "GET", "/h", "x-e", "w", "rest" },
-        { "GET", "/h", "x-n", "v", "nocaseh" },           { "GET", "/h", "x-r", "-1", "range" },
-        { "GET", "/h", "x-r", "5", "rest" },              { "GET", "/h", "x-r", "4x", "rest" },
-        { "GET", "/h", "x-c", "amidb", "contains" },      { "GET", "/h", "x-x", "abz", "hregex" },
-        { "GET", "/h", "x-x", "abzc", "rest" },           { "PUT", "/m", "x-q", "1", "method" },
-        { "GET", "/m", NULL, NULL, "absent" },            { "GET", "/m", "x-q", "1", "rest" },
-        { "GET", "/o", NULL, NULL, "empty" },             { "GET", "/o", "x-o", "z", "rest" },
-        { "GET", "/q?b=2&a=1", NULL, NULL, "query" },     { "GET", "/q?a=12", NULL, NULL, "rest" },
-        { "GET", "/q?a=1#a", NULL, NULL, "query" },       { "POST", "/g", "content-type", "application/grpc", "grpc" },
+        { "GET", "/exact?q", NULL, NULL, "path" },
+        { "GET", "/exact/", NULL, NULL, "rest" },
+        { "GET", "/nocaseX", NULL, NULL, "nocase" },
+        { "GET", "/sep", NULL, NULL, "sep" },
+        { "GET", "/sep/x", NULL, NULL, "sep" },
+        { "GET", "/separate", NULL, NULL, "rest" },
+        { "GET", "/re/12?x", NULL, NULL, "regex" },
+        { "GET", "/re/12a", NULL, NULL, "rest" },
+        { "GET", "/rx", NULL, NULL, "regex" },
+        { "CONNECT", NULL, NULL, NULL, "connect" },
+        { "GET", "/h", "x-e", "v", "exact" },
+        { "GET", "/h", "x-e", "w", "rest" },
+        { "GET", "/h", "x-n", "v", "nocaseh" },
+        { "GET", "/h", "x-r", "-1", "range" },
+        { "GET", "/h", "x-r", "5", "rest" },
+        { "GET", "/h", "x-r", "4x", "rest" },
+        { "GET", "/h", "x-c", "amidb", "contains" },
+        { "GET", "/h", "x-x", "abz", "hregex" },
+        { "GET", "/h", "x-x", "abzc", "rest" },
+        { "PUT", "/m", "x-q", "1", "method" },
+        { "GET", "/m", NULL, NULL, "absent" },
+        { "GET", "/m", "x-q", "1", "rest" },
+        { "GET", "/o", NULL, NULL, "empty" },
+        { "GET", "/o", "x-o", "z", "rest" },
+        { "GET", "/q?b=2&a=1", NULL, NULL, "query" },
+        { "GET", "/q?a=12", NULL, NULL, "rest" },
+        { "GET", "/q?a=1#a", NULL, NULL, "query" },
+        { "POST", "/g", "content-type", "application/grpc", "grpc" },
         { "POST", "/g", "content-type", "application/grpc+proto", "grpc" },
         { "POST", "/g", "content-type", "application/grpc-web", "rest" },
 };
@@ -137,7 +166,8 @@ static void matching(void **state)
                         http_add_name(&m, str_of(requests[i].header), str_of(requests[i].value));
                 if (!route_table_pick(t, &in, &p) || !str_eqc(p.route->name, requests[i].route))
                         fail_msg("%s %s %s -> " STR_FMT ", not %s", requests[i].method, requests[i].path ? requests[i].path : "",
-                                 requests[i].value ? requests[i].value : "", STR_ARG(p.route ? p.route->name : STR("none")), requests[i].route);
+                                 requests[i].value ? requests[i].value : "", STR_ARG(p.route ? p.route->name : STR("none")),
+                                 requests[i].route);
         }
         arena_fini(&a);
         route_table_unref(t);
@@ -146,7 +176,8 @@ static void matching(void **state)
 static void weights(void **state)
 {
         struct route_table *t = built("virtual_hosts:\n- name: v\n  domains: ['*']\n  routes:\n"
-                                      "  - match: {prefix: /}\n    route: {weighted_clusters: {clusters: [{name: a, weight: 1}, {name: b, weight: 0}, {name: c, weight: 3}]}}\n");
+                                      "  - match: {prefix: /}\n    route: {weighted_clusters: {clusters: [{name: a, weight: 1}, {name: b, "
+                                      "weight: 0}, {name: c, weight: 3}]}}\n");
         unsigned seen[3] = { 0 };
         struct http_head m;
         struct arena a;
@@ -177,7 +208,8 @@ static const struct {
         { ROUTE("{match: {prefix: /}}"), "routes[0]: a route needs one of" },
         { ROUTE("{match: {}, direct_response: {status: 200}}"), "routes[0].match: a route match needs" },
         { ROUTE("{match: {prefix: /}, route: {cluster: ''}}"), "route.cluster: the cluster's name is empty" },
-        { ROUTE("{match: {prefix: /}, route: {cluster: a, request_mirror_policies: [{cluster: b}]}}"), "request_mirror_policies is not supported" },
+        { ROUTE("{match: {prefix: /}, route: {cluster: a, request_mirror_policies: [{cluster: b}]}}"),
+          "request_mirror_policies is not supported" },
         { ROUTE("{match: {prefix: /}, direct_response: {status: 99}}"), "direct_response.status: 99" },
         { ROUTE("{match: {prefix: /}, redirect: {port_redirect: 70000}}"), "redirect.port_redirect: 70000" },
         { ROUTE("{match: {safe_regex: {regex: '('}}, direct_response: {status: 200}}"), "safe_regex.regex: bad regular expression" },
@@ -185,9 +217,11 @@ static const struct {
         { ROUTE("{match: {safe_regex: {regex: '(a)\\1'}}, direct_response: {status: 200}}"), "back-reference" },
         { ROUTE("{match: {prefix: /}, route: {weighted_clusters: {clusters: [{name: a, weight: 0}]}}}"), "the sum of the weights" },
         { ROUTE("{match: {prefix: /}, route: {cluster: a, timeout: -1s}}"), "route.timeout" },
-        { ROUTE("{match: {prefix: /}, route: {cluster: a}, request_headers_to_add: [{header: {key: host, value: b}}]}"), "request_headers_to_add[0].header" },
+        { ROUTE("{match: {prefix: /}, route: {cluster: a}, request_headers_to_add: [{header: {key: host, value: b}}]}"),
+          "request_headers_to_add[0].header" },
         { ROUTE("{match: {prefix: /}, route: {cluster: a}, request_headers_to_add: [{header: {key: a, value: '%NOPE%'}}]}"), "NOPE" },
-        { ROUTE("{match: {prefix: /}, route: {cluster: a}, request_headers_to_add: [{header: {key: 'a b', value: c}}]}"), "not a header name" },
+        { ROUTE("{match: {prefix: /}, route: {cluster: a}, request_headers_to_add: [{header: {key: 'a b', value: c}}]}"),
+          "not a header name" },
         { ROUTE("{match: {prefix: /}, route: {cluster: a, retry_policy: {retry_priority: {name: x}}}}"), "retry_priority" },
         { "virtual_hosts: [{name: a, domains: ['*']}, {name: b, domains: ['*']}]", "only a single wildcard domain" },
         { "virtual_hosts: [{name: a, domains: [x.y]}, {name: b, domains: [X.Y]}]", "only unique values for domains" },

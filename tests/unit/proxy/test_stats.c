@@ -51,7 +51,7 @@ static void test_same_scope_survives(void **state)
         assert_int_equal(stats_read(s, stat_of(again, A)), 3);
         assert_int_equal(stats_read_name(s, STR("cluster.x.a_total")), 3);
         stats_scope_unref(s, again);
-        x = scope(s, "z");      /* takes the slots over: they are zero again */
+        x = scope(s, "z"); /* takes the slots over: they are zero again */
         assert_int_equal(stats_read(s, stat_of(x, A)), 0);
         stats_scope_unref(s, x);
         stats_scope_unref(s, y);
@@ -72,7 +72,7 @@ static void *count(void *arg)
         }
         for (unsigned i = 0; i < 99999; i++)
                 stat_dec(l, stat_of(x, G));
-        stats_local_free(l);    /* what it counted stays */
+        stats_local_free(l); /* what it counted stays */
         return NULL;
 }
 
@@ -87,7 +87,7 @@ static void test_threads(void **state)
 
         for (unsigned i = 0; i < 4; i++)
                 pthread_create(&t[i], NULL, count, arg);
-        stats_print_prometheus(s, &all, &b);    /* a scrape while they count */
+        stats_print_prometheus(s, &all, &b); /* a scrape while they count */
         for (unsigned i = 0; i < 4; i++)
                 pthread_join(t[i], NULL);
         assert_int_equal(stats_read(s, stat_of(x, A)), 400000);
@@ -122,7 +122,7 @@ static void test_series(void **state)
         stats_print_prometheus(s, &o, &out);
         assert_true(has(&out, "istio_requests_total{source=\"x\",code=\"200\"} 2\n"));
         assert_true(has(&out, "istio_requests_total{source=\"x\\\"\\n\\\\\",code=\"200\"} 1\n"));
-        for (unsigned i = 0; i < STAT_FAMILY_SERIES + 10; i++) {        /* a client that makes up values */
+        for (unsigned i = 0; i < STAT_FAMILY_SERIES + 10; i++) { /* a client that makes up values */
                 char t[16];
 
                 a[0] = str_make(t, (size_t)snprintf(t, sizeof(t), "%u", i));
