@@ -97,7 +97,7 @@ def first_byte_ms(start):
     """From exec to the first byte of a proxied answer."""
     t0 = time.monotonic()
     p = start()
-    while time.monotonic() - t0 < 15:
+    while time.monotonic() - t0 < 60:
         try:
             s = socket.create_connection(("127.0.0.1", HTTP), 0.5)
             s.sendall(b"GET /small HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n")
@@ -108,6 +108,7 @@ def first_byte_ms(start):
         except OSError:
             pass
         time.sleep(0.0005)
+    os.killpg(p.pid, signal.SIGKILL)
     raise SystemExit("no first byte")
 
 
