@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { ACCEPT_PAUSE_MS = 100 };
+enum { ACCEPT_PAUSE_MS = 100, CLOSE_TURNS_MAX = 100 };
 
 static void count(const struct listener_worker *l, unsigned row)
 {
@@ -352,20 +352,31 @@ size_t worker_connections(const struct worker *w)
         return n;
 }
 
-void worker_listeners_fini(struct worker *w)
+/* A filter may let go of its connection at once or, as HTTP does, at the end of the turn: every one is told first, then the loop turns
+ * until all are gone. */
+static void close_conns(struct worker *w)
 {
-        for (struct listener_worker *l = w->listeners, *next; l; l = next) {
-                next = l->next;
+        for (struct listener_worker *l = w->listeners, *after; l; l = after) {
+                after = l->next; /* a retired listener goes with its last connection */
                 stop_accepting(l, NULL);
                 pending_conns_close(l);
-                while (l->conns) {
-                        struct downstream *d = l->conns;
-
+                for (struct downstream *d = l->conns, *next; d; d = next) {
+                        next = d->next;
                         terminal(d)->def->close(terminal(d)->config, d);
-                        if (l->conns == d) { /* a filter that did not let go would loop here for ever */
-                                LOG(LOG_CRITICAL, "conn_handler", "filter %s did not close its connection", terminal(d)->def->name);
-                                abort();
-                        }
+                }
+        }
+        for (int i = 0; i < CLOSE_TURNS_MAX && worker_connections(w); i++)
+                loop_turn(w->loop, 0);
+}
+
+void worker_listeners_fini(struct worker *w)
+{
+        close_conns(w);
+        for (struct listener_worker *l = w->listeners, *next; l; l = next) {
+                next = l->next;
+                if (l->conns) {
+                        LOG(LOG_CRITICAL, "conn_handler", "filter %s did not close its connection", terminal(l->conns)->def->name);
+                        abort();
                 }
                 if (!l->retired)
                         retire(l);
