@@ -42,6 +42,7 @@ struct cluster_manager {
         struct stat_scope *scope;
         struct strmap active, warming; /* name -> struct cluster_main */
         bool changed;                  /* since the last snapshot */
+        struct loop_task publish;      /* one snapshot for all clusters that become ready in a turn: each is as long as the list */
         uint64_t generation;
         struct snapshot *snapshot;
         struct resolver *resolvers;
@@ -55,6 +56,11 @@ struct cluster_manager {
         unsigned next_index;
 };
 
+static void publish_task(struct loop_task *t)
+{
+        cluster_manager_publish(t->arg);
+}
+
 struct cluster_manager *cluster_manager_new(struct server *s)
 {
         struct cluster_manager *m = MEM_NEW(struct cluster_manager);
@@ -64,6 +70,8 @@ struct cluster_manager *cluster_manager_new(struct server *s)
         m->scope = stats_scope(s->stats, STR("cluster_manager."), STR("cluster_manager."), NULL, 0, cm_defs, CM_COUNT);
         m->snapshot = MEM_NEW(struct snapshot);
         m->snapshot->refs = 1;
+        m->publish.fn = publish_task;
+        m->publish.arg = m;
         return m;
 }
 
@@ -374,7 +382,7 @@ void cluster_main_ready(struct cluster_main *c)
         if (strmap_get(&m->warming, c->info->name) == c)
                 strmap_del(&m->warming, c->info->name);
         activate(c);
-        cluster_manager_publish(m);
+        loop_defer(m->server->loop, &m->publish);
         if (!m->warming.live && m->on_ready)
                 m->on_ready(m->on_ready_arg);
 }
@@ -715,6 +723,8 @@ void cluster_manager_free(struct cluster_manager *m)
                 main_free(it->value);
         STRMAP_EACH (&m->active, it)
                 main_free(it->value);
+        if (m->server->loop)
+                loop_undefer(m->server->loop, &m->publish);
         strmap_fini(&m->warming);
         strmap_fini(&m->active);
         snapshot_unref(m->snapshot);

@@ -38,7 +38,8 @@ bool cluster_manager_set(struct cluster_manager *m, const struct Xds__Cluster *p
                          const struct diag_at *at, struct diags *d);
 /* A dynamic cluster leaves. False when there is none of that name (or it is static). */
 bool cluster_manager_remove(struct cluster_manager *m, struct str name);
-/* Posts a new snapshot to the workers if something changed since the last one. */
+/* Posts a new snapshot to the workers if something changed since the last one. Clusters that become ready are published at the end of the
+ * turn at the latest; what refers to them and is posted before that calls this first. */
 void cluster_manager_publish(struct cluster_manager *m);
 
 /* EDS. `cla` NULL: the management server says there is none. False with diagnostics: the old list stays. */

@@ -137,6 +137,7 @@ static void apply_listeners(struct xds_link *x, struct xds_update *u, struct are
 {
         struct listener_manager *m = x->server->listeners;
 
+        cluster_manager_publish(x->server->clusters);
         for (size_t i = 0; i < u->nremoved; i++)
                 listener_manager_remove(m, u->removed[i]);
         for (size_t k = listener_manager_count(m); u->full && k-- > 0;) {
@@ -159,6 +160,7 @@ static void apply_listeners(struct xds_link *x, struct xds_update *u, struct are
 
 static void apply_routes(struct xds_link *x, struct xds_update *u, const char *file, struct arena *a, struct diags *d)
 {
+        cluster_manager_publish(x->server->clusters);
         for (size_t i = 0; i < u->n; i++) {
                 struct diag_at at = resource_at(a, XDS_RDS, u->v[i].name);
 
@@ -556,6 +558,7 @@ void xds_link_clusters_ready(struct xds_link *x)
         if (x->lds_asked || !x->cds.heard)
                 return;
         x->lds_asked = true;
+        cluster_manager_publish(x->server->clusters);
         listener_manager_start(x->server->listeners);
         ask(x, XDS_LDS, &x->lds);
         server_check_live(x->server);
