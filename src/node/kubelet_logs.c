@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { READ_BYTES = 65536, FOLLOW_CHECK_MS = 250, TURN_BYTES = 1 << 20 };
+enum { READ_BYTES = 65536, FOLLOW_CHECK_MS = 250, TURN_BYTES = 1 << 20, ROTATED_FILES = 2 };
 
 struct logs {
         struct http_stream *s;
@@ -20,8 +20,9 @@ struct logs {
         struct loop *loop;
         char *uid, *name; /* of pod and container: they may go while we read */
         unsigned attempt;
-        char *path; /* of the current file */
-        int file;   /* 2, 1: rotated ones; 0: the current one; -1: not open yet */
+        char *path;   /* of the current file */
+        int file;     /* 2, 1: rotated ones; 0: the current one; -1: not open yet */
+        bool drained; /* the open file was renamed, and is read once more to its end */
         int fd;
         struct buf in;
         bool follow, timestamps, ended, at_line_start, want[2];
@@ -178,22 +179,40 @@ static bool still_running(const struct logs *l)
 }
 
 /* Opens the next file. False: there is none now. */
+/* Which file what is open has become, for the writer renames while it is read: 0 the current one; -1: it is gone. */
+static int file_index(struct logs *l)
+{
+        struct stat have, there;
+
+        if (fstat(l->fd, &have) < 0)
+                return -1;
+        for (int i = 0; i <= ROTATED_FILES; i++) {
+                char *path = file_path(l, i);
+                bool same = stat(path, &there) == 0 && there.st_ino == have.st_ino;
+
+                free(path);
+                if (same)
+                        return i;
+        }
+        return -1;
+}
+
 static bool next_file(struct logs *l)
 {
-        struct stat have, now;
-
-        if (l->fd >= 0 && l->file == 0) {
-                if (fstat(l->fd, &have) < 0 || stat(l->path, &now) < 0 || have.st_ino == now.st_ino)
-                        return false;
-                close(l->fd); /* it was rotated under us, and we have read all of it */
-                l->fd = open(l->path, O_RDONLY | O_CLOEXEC);
-                return l->fd >= 0;
-        }
         if (l->fd >= 0) {
+                int at = file_index(l);
+
+                if (at == 0)
+                        return false;
+                if (!l->drained) { /* written to its end only now that it is renamed: what came since the last read is still to be read */
+                        l->drained = true;
+                        return true;
+                }
                 close(l->fd);
                 l->fd = -1;
-                l->file--;
+                l->file = at < 0 ? ROTATED_FILES : at - 1;
         }
+        l->drained = false;
         for (; l->file >= 0 && l->fd < 0; l->file -= l->fd < 0) {
                 char *path = file_path(l, l->file);
                 l->fd = open(path, O_RDONLY | O_CLOEXEC);
