@@ -31,6 +31,15 @@ int cmd_error(const char *fmt, ...)
         return CMD_FAILED;
 }
 
+void cmd_diags(const struct diags *d)
+{
+        struct buf b = BUF_INIT;
+
+        diags_format(d, &b);
+        fwrite(b.p, 1, b.n, stderr);
+        buf_fini(&b);
+}
+
 static void assert_known(const struct cmd_args *a, const char *name)
 {
         for (const struct cmd_opt *o = opts_of(a->cmd); o->name; o++)

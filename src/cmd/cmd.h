@@ -2,7 +2,7 @@
 #ifndef CMD_CMD_H
 #define CMD_CMD_H
 
-#include "base/buf.h"
+#include "base/diag.h"
 
 #include <stdbool.h>
 
@@ -56,6 +56,9 @@ int cmd_run(const struct cmd *c, int argc, char **argv);
 
 /* "postern NAME: text" on standard error; returns CMD_FAILED. */
 int cmd_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* All of them on standard error, one a line. */
+void cmd_diags(const struct diags *d);
 
 extern const struct cmd *const cmd_all[]; /* NULL ends */
 const struct cmd *cmd_find(const char *name);

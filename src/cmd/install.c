@@ -30,14 +30,9 @@ struct install {
 
 static int fail(struct install *in, const char *what)
 {
-        struct buf b = BUF_INIT;
-
-        diags_format(&in->d, &b);
         fflush(stdout);
         cmd_error("%s", what);
-        if (b.n)
-                fwrite(b.p, 1, b.n, stderr);
-        buf_fini(&b);
+        cmd_diags(&in->d);
         return CMD_FAILED;
 }
 
@@ -48,20 +43,9 @@ static int fail_answer(struct install *in, struct str object, const struct kubes
         return cmd_error(STR_FMT ": " STR_FMT, STR_ARG(object), STR_ARG(r->text));
 }
 
-static struct str json_of(struct arena *a, const struct pb_node *n)
-{
-        struct buf b = BUF_INIT;
-
-        pb_node_json(n, &b);
-        struct str s = arena_str(a, buf_view(&b));
-
-        buf_fini(&b);
-        return s;
-}
-
 static struct str quoted(struct arena *a, struct str s)
 {
-        return json_of(a, pb_new(a, PB_STRING, s));
+        return pb_node_json_str(pb_new(a, PB_STRING, s), a);
 }
 
 /* Makes one object what `want` says, leaving what it does not say. */
@@ -120,18 +104,6 @@ static int apply_text(struct install *in, const struct buf *text)
         return CMD_OK;
 }
 
-static void merge_into(struct arena *a, struct pb_node *into, const struct pb_node *from)
-{
-        for (size_t i = 0; from && i < from->n; i++) {
-                struct pb_node *have = pb_get(into, arena_cstr(a, from->keys[i]));
-
-                if (have && have->kind == PB_MAP && from->v[i]->kind == PB_MAP)
-                        merge_into(a, have, from->v[i]);
-                else
-                        pb_put(a, into, from->keys[i], from->v[i]);
-        }
-}
-
 static const char mesh_defaults[] = "accessLogFile: \"\"\n"
                                     "defaultProviders:\n"
                                     "  metrics:\n"
@@ -173,7 +145,7 @@ static struct pb_node *given_values(struct install *in)
         struct pb_node *values = pb_new(&in->a, PB_MAP, STR(""));
 
         if (s->values)
-                merge_into(&in->a, values, pb_to_node(&s->values->base, &in->a));
+                pb_merge(&in->a, values, pb_to_node(&s->values->base, &in->a));
         if (s->hub || s->tag) {
                 struct pb_node *g = pb_get(values, "global");
 
@@ -196,9 +168,9 @@ static int install_base(struct install *in)
 
         if (!values)
                 return CMD_FAILED;
-        merge_into(&in->a, mesh, in->op.mesh_config);
-        merge_into(&in->a, values, given_values(in));
-        in->values = json_of(&in->a, values);
+        pb_merge(&in->a, mesh, in->op.mesh_config);
+        pb_merge(&in->a, values, given_values(in));
+        in->values = pb_node_json_str(values, &in->a);
 
         struct buf mesh_yaml = BUF_INIT, out = BUF_INIT;
 
@@ -262,7 +234,7 @@ static struct str ports_json(struct install *in, const IstioOp__Component *c, bo
                         pb_put_str(&in->a, p, "protocol", STR("TCP"));
                 pb_push(&in->a, list, p);
         }
-        return json_of(&in->a, list);
+        return pb_node_json_str(list, &in->a);
 }
 
 static int gateway(struct install *in, const IstioOp__Component *c, bool egress)
@@ -286,17 +258,17 @@ static int gateway(struct install *in, const IstioOp__Component *c, bool egress)
         struct template_var vars[] = {
                 { "name", name },
                 { "namespace", ns },
-                { "labels", json_of(a, proxypod_gateway_labels(&g, PROXYPOD_OBJECT, a)) },
-                { "selector", json_of(a, proxypod_gateway_labels(&g, PROXYPOD_SELECTOR, a)) },
-                { "pod_labels", json_of(a, proxypod_gateway_labels(&g, PROXYPOD_POD, a)) },
-                { "pod_annotations", json_of(a, annotations) },
+                { "labels", pb_node_json_str(proxypod_gateway_labels(&g, PROXYPOD_OBJECT, a), a) },
+                { "selector", pb_node_json_str(proxypod_gateway_labels(&g, PROXYPOD_SELECTOR, a), a) },
+                { "pod_labels", pb_node_json_str(proxypod_gateway_labels(&g, PROXYPOD_POD, a), a) },
+                { "pod_annotations", pb_node_json_str(annotations, a) },
                 { "ports", ports_json(in, c, egress) },
                 { "replicas", int_text(a, c->k8s && c->k8s->has_replica_count ? c->k8s->replica_count : 1) },
                 { "image", quoted(a, proxypod_image(in->values, "proxyv2", a)) },
                 { "binary", quoted(a, STR(PROXYPOD_BINARY)) },
                 { "log_level", proxypod_log_level(in->values, a) },
-                { "env", json_of(a, env) },
-                { "resources", c->k8s && c->k8s->resources ? json_of(a, pb_to_node(&c->k8s->resources->base, a)) : STR("{}") },
+                { "env", pb_node_json_str(env, a) },
+                { "resources", c->k8s && c->k8s->resources ? pb_node_json_str(pb_to_node(&c->k8s->resources->base, a), a) : STR("{}") },
         };
         struct buf out = BUF_INIT;
 

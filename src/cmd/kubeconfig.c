@@ -2,6 +2,7 @@
  * seconds is a leftover of a crash: kubectl itself would wait for it for ever, so we say so instead of removing it. */
 #include "cmd/kubeconfig.h"
 
+#include "base/base64.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "pb/pb.h"
@@ -48,24 +49,11 @@ struct str kubeconfig_path(struct arena *a)
         return arena_printf(a, STR_FMT "/.kube/config", STR_ARG(kubeconfig_home(a)));
 }
 
-static void base64(struct str s, struct buf *out)
-{
-        static const char abc[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-        const unsigned char *p = (const unsigned char *)s.p;
-
-        for (size_t i = 0; i < s.n; i += 3) {
-                unsigned v = (unsigned)p[i] << 16 | (i + 1 < s.n ? (unsigned)p[i + 1] << 8 : 0) | (i + 2 < s.n ? p[i + 2] : 0u);
-                char q[4] = { abc[v >> 18], abc[v >> 12 & 63], i + 1 < s.n ? abc[v >> 6 & 63] : '=', i + 2 < s.n ? abc[v & 63] : '=' };
-
-                buf_append(out, q, 4);
-        }
-}
-
 static struct str b64(struct arena *a, struct str s)
 {
         struct buf b = BUF_INIT;
 
-        base64(s, &b);
+        base64_print(&b, s.p, s.n);
         struct str r = arena_str(a, buf_view(&b));
 
         buf_fini(&b);

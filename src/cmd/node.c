@@ -15,17 +15,6 @@
 
 enum { NODE_PEM_MAX = 1 << 16 };
 
-static void print_diags(const struct diags *d)
-{
-        struct buf b = BUF_INIT;
-
-        diags_format(d, &b);
-        if (b.n && b.p[b.n - 1] != '\n')
-                buf_char(&b, '\n');
-        fwrite(b.p, 1, b.n, stderr);
-        buf_fini(&b);
-}
-
 static void on_stop(void *arg, int signo)
 {
         LOG(LOG_INFO, "node", "signal %d: ending", signo);
@@ -126,7 +115,7 @@ static int run_node(struct cmd_args *a)
                 rc = node_teardown(str_of(cmd_value(a, "name", "default")), &d) ? CMD_OK : CMD_FAILED;
         else if (api_config(a, &arena, &api, &d))
                 rc = node_run(a, &api, (int)ready_fd, &d);
-        print_diags(&d);
+        cmd_diags(&d);
         diags_fini(&d);
         arena_fini(&arena);
         return rc;
@@ -234,7 +223,7 @@ static int run_internet(struct cmd_args *a)
                 loop_signal_free(sig);
                 loop_free(l);
         }
-        print_diags(&d);
+        cmd_diags(&d);
         diags_fini(&d);
         arena_fini(&arena);
         return rc;

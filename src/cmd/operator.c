@@ -124,18 +124,6 @@ static bool apply_set(struct arena *a, struct pb_node *root, const char *set, st
         return true;
 }
 
-static void merge(struct arena *a, struct pb_node *into, const struct pb_node *from)
-{
-        for (size_t i = 0; i < from->n; i++) {
-                struct pb_node *have = pb_get(into, arena_cstr(a, from->keys[i]));
-
-                if (have && have->kind == PB_MAP && from->v[i]->kind == PB_MAP)
-                        merge(a, have, from->v[i]);
-                else
-                        pb_put(a, into, from->keys[i], from->v[i]);
-        }
-}
-
 static bool load_file(struct str path, struct arena *a, struct pb_node *spec, struct diags *d)
 {
         struct buf b = BUF_INIT;
@@ -166,7 +154,7 @@ static bool load_file(struct str path, struct arena *a, struct pb_node *spec, st
                         return false;
                 }
                 if (s && s->kind == PB_MAP)
-                        merge(a, spec, s);
+                        pb_merge(a, spec, s);
         }
         return true;
 }

@@ -50,15 +50,6 @@ static const char *env_at(void *arg, unsigned i)
         return environ[i]; /* NULL behind the last */
 }
 
-static void print_diags(const struct diags *d)
-{
-        struct buf b = BUF_INIT;
-
-        diags_format(d, &b);
-        fwrite(b.p, 1, b.n, stderr);
-        buf_fini(&b);
-}
-
 static bool set_level(const char *name)
 {
         enum log_level l;
@@ -128,7 +119,7 @@ static int run_istio(struct cmd_args *a, struct server_opts *o)
         env.annotations = read_podinfo(&arena, "/etc/istio/pod/annotations");
         if (!istio_bootstrap_make(o->istio_role, cmd_value(a, "domain", NULL), cmd_value(a, "serviceCluster", NULL), &env, &arena, &ib,
                                   &d)) {
-                print_diags(&d);
+                cmd_diags(&d);
                 goto out;
         }
         o->config_yaml = ib.json;

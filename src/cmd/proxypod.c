@@ -13,17 +13,6 @@ static struct pb_node *map_new(struct arena *a)
         return pb_new(a, PB_MAP, STR(""));
 }
 
-static struct str json_of(struct arena *a, const struct pb_node *n)
-{
-        struct buf b = BUF_INIT;
-
-        pb_node_json(n, &b);
-        struct str s = arena_str(a, buf_view(&b));
-
-        buf_fini(&b);
-        return s;
-}
-
 static struct pb_node *parse(struct arena *a, struct str json)
 {
         struct pb_node *n = NULL;
@@ -240,7 +229,7 @@ static struct str app_ports(const struct pb_node *pod, struct arena *a)
                 for (size_t k = 0; ports && k < ports->n; k++)
                         pb_push(a, out, ports->v[k]);
         }
-        return json_of(a, out);
+        return pb_node_json_str(out, a);
 }
 
 /* The mesh's defaultConfig with the pod's proxy.istio.io/config annotation over it, as JSON for PROXY_CONFIG. */
@@ -260,7 +249,7 @@ static bool proxy_config(const struct pb_node *pod, struct str mesh, struct aren
                 for (size_t i = 0; n && i < docs[0]->n; i++)
                         pb_put(a, merged, docs[0]->keys[i], docs[0]->v[i]);
         }
-        *out = json_of(a, merged);
+        *out = pb_node_json_str(merged, a);
         return true;
 }
 
@@ -309,11 +298,11 @@ bool inject_pod(struct pb_node *pod, struct str ns, const struct inject_input *i
         env_add(a, env, "ISTIO_META_INTERCEPTION_MODE", STR("REDIRECT"));
         struct pb_node *resources = pb_get_path(parse(a, in->values), "global.proxy.resources");
         struct template_var vars[] = {
-                { "image", json_of(a, pb_new(a, PB_STRING, proxypod_image(in->values, "proxyv2", a))) },
+                { "image", pb_node_json_str(pb_new(a, PB_STRING, proxypod_image(in->values, "proxyv2", a)), a) },
                 { "binary", STR("\"" PROXYPOD_BINARY "\"") },
                 { "log_level", level },
-                { "env", json_of(a, env) },
-                { "resources", resources ? json_of(a, resources) : STR("{}") },
+                { "env", pb_node_json_str(env, a) },
+                { "resources", resources ? pb_node_json_str(resources, a) : STR("{}") },
         };
         struct buf text = BUF_INIT;
 

@@ -178,12 +178,8 @@ static int write_kubeconfig(struct cluster *c, const char *file)
                 return CMD_FAILED;
         diags_init(&d);
         if (!kubeconfig_merge(file ? arena_str(&c->arena, str_of(file)) : kubeconfig_path(&c->arena), &e, &d)) {
-                struct buf b = BUF_INIT;
-
-                diags_format(&d, &b);
                 cmd_error("the cluster runs, but the kubeconfig was not written; give another file by --kubeconfig");
-                fwrite(b.p, 1, b.n, stderr);
-                buf_fini(&b);
+                cmd_diags(&d);
                 rc = CMD_FAILED;
         }
         diags_fini(&d);
@@ -222,13 +218,9 @@ static int check_kubeconfig(struct cluster *c, const char *file)
                 return cmd_error("%s: %s; give another file by --kubeconfig or $KUBECONFIG", path.p, strerror(errno));
         diags_init(&d);
         if (!kubeconfig_check(path, &d)) {
-                struct buf b = BUF_INIT;
-
-                diags_format(&d, &b);
                 rc = cmd_error(
                         "the kubeconfig could not be written; nothing was started. Give another file by --kubeconfig or $KUBECONFIG");
-                fwrite(b.p, 1, b.n, stderr);
-                buf_fini(&b);
+                cmd_diags(&d);
         }
         diags_fini(&d);
         return rc;
@@ -330,12 +322,8 @@ int down_cluster(const char *name)
         if (!kubeconfig_remove(c.context, &d))
                 rc = CMD_FAILED;
         if (rc != CMD_OK) {
-                struct buf b = BUF_INIT;
-
-                diags_format(&d, &b);
                 cmd_error("not everything could be removed");
-                fwrite(b.p, 1, b.n, stderr);
-                buf_fini(&b);
+                cmd_diags(&d);
         }
         diags_fini(&d);
         cluster_fini(&c);

@@ -8,6 +8,7 @@
  *   any authenticated service account      discovery, and questions about itself */
 #include "kube/auth.h"
 
+#include "base/base64.h"
 #include "base/mem.h"
 
 #include <openssl/bn.h>
@@ -26,58 +27,14 @@ struct kube_tokens {
 
 enum { SIG_BYTES = 64, TOKEN_MAX_BYTES = 8192, CLOCK_SKEW_S = 10 };
 
-/* ---- base64url (RFC 4648 §5), without padding ---- */
-
-static void b64url(struct buf *out, const void *p, size_t n)
-{
-        static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-        const uint8_t *b = p;
-
-        for (size_t i = 0; i < n; i += 3) {
-                unsigned v = (unsigned)b[i] << 16 | (i + 1 < n ? (unsigned)b[i + 1] << 8 : 0) | (i + 2 < n ? b[i + 2] : 0);
-
-                buf_char(out, alphabet[v >> 18]);
-                buf_char(out, alphabet[v >> 12 & 63]);
-                if (i + 1 < n)
-                        buf_char(out, alphabet[v >> 6 & 63]);
-                if (i + 2 < n)
-                        buf_char(out, alphabet[v & 63]);
-        }
-}
-
-static int sextet(char c)
-{
-        if (c >= 'A' && c <= 'Z')
-                return c - 'A';
-        if (c >= 'a' && c <= 'z')
-                return c - 'a' + 26;
-        if (c >= '0' && c <= '9')
-                return c - '0' + 52;
-        return c == '-' ? 62 : c == '_' ? 63 : -1;
-}
-
 static bool un_b64url(struct str in, struct arena *a, struct str *out)
 {
         char *p = arena_alloc(a, in.n + 4);
-        size_t n = 0;
-        unsigned v = 0, bits = 0;
 
-        if (in.n % 4 == 1)
+        if (in.n % 4 == 1 || !base64_decode(in, BASE64_URL, p, &out->n))
                 return false;
-        for (size_t i = 0; i < in.n; i++) {
-                int s = sextet(in.p[i]);
-
-                if (s < 0)
-                        return false;
-                v = v << 6 | (unsigned)s;
-                bits += 6;
-                if (bits >= 8) {
-                        bits -= 8;
-                        p[n++] = (char)(v >> bits);
-                }
-        }
-        p[n] = 0;
-        *out = str_make(p, n);
+        p[out->n] = 0;
+        out->p = p;
         return true;
 }
 
@@ -206,14 +163,14 @@ struct str kube_tokens_issue(struct kube_tokens *t, const struct kube_api *api, 
         struct str out = STR("");
 
         buf_printf(&part, "{\"alg\":\"ES256\",\"kid\":\"%s\"}", t->kid);
-        b64url(&text, part.p, part.n);
+        base64url_print(&text, part.p, part.n);
         buf_char(&text, '.');
         part.n = 0;
         claims(t, api, q, &part);
-        b64url(&text, part.p, part.n);
+        base64url_print(&text, part.p, part.n);
         if (sign(t, buf_view(&text), sig)) {
                 buf_char(&text, '.');
-                b64url(&text, sig, sizeof(sig));
+                base64url_print(&text, sig, sizeof(sig));
                 out = arena_str(a, buf_view(&text));
         }
         buf_fini(&text);

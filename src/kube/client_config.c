@@ -1,4 +1,5 @@
 /* Where the API server is and who we are: kubeconfig files, or what Kubernetes puts into a pod. */
+#include "base/base64.h"
 #include "base/buf.h"
 #include "base/mem.h"
 #include "kube/client.h"
@@ -96,37 +97,14 @@ static struct pb_node *find_named(struct loader *l, const char *kind, const char
         return NULL;
 }
 
-static int base64_digit(char c)
-{
-        static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-        const char *p = c ? strchr(digits, c) : NULL;
-
-        return p ? (int)(p - digits) : -1;
-}
-
 static bool base64(struct arena *a, struct str in, struct str *out)
 {
-        char *p = arena_alloc(a, in.n + 1);
-        size_t n = 0;
-        uint32_t bits = 0;
-        unsigned have = 0;
+        char *p = arena_alloc(a, in.n + 2);
 
         while (in.n && in.p[in.n - 1] == '=')
                 in.n--;
-        for (size_t i = 0; i < in.n; i++) {
-                int d = base64_digit(in.p[i]);
-
-                if (d < 0)
-                        return false;
-                bits = bits << 6 | (uint32_t)d;
-                have += 6;
-                if (have >= 8) {
-                        have -= 8;
-                        p[n++] = (char)(bits >> have);
-                }
-        }
-        *out = str_make(p, n);
-        return true;
+        out->p = p;
+        return base64_decode(in, BASE64_STANDARD, p, &out->n);
 }
 
 /* "certificate-authority-data" wins over "certificate-authority", as in client-go. */

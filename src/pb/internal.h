@@ -129,7 +129,6 @@ void pb_duration_print(int64_t seconds, int32_t nanos, struct buf *out);
 bool pb_text_time(struct str s, int64_t *seconds, int32_t *nanos);
 void pb_time_print(int64_t seconds, int32_t nanos, int frac, struct buf *out); /* frac: digits, or -1: as many as needed */
 bool pb_text_base64(struct str s, struct arena *a, uint8_t **p, size_t *n);
-void pb_base64_print(const uint8_t *p, size_t n, struct buf *out);
 bool pb_utf8_valid(struct str s);
 void pb_camel(const char *snake, char *out); /* out holds strlen(snake) + 1 */
 void pb_snake(struct str camel, struct buf *out);

@@ -234,3 +234,26 @@ bool pb_keys_unique(const struct str *keys, size_t n, size_t *dup)
         free(v);
         return unique;
 }
+
+void pb_merge(struct arena *a, struct pb_node *into, const struct pb_node *from)
+{
+        for (size_t i = 0; from && i < from->n; i++) {
+                struct pb_node *have = pb_get(into, arena_cstr(a, from->keys[i]));
+
+                if (have && have->kind == PB_MAP && from->v[i]->kind == PB_MAP)
+                        pb_merge(a, have, from->v[i]);
+                else
+                        pb_put(a, into, from->keys[i], from->v[i]);
+        }
+}
+
+struct str pb_node_json_str(const struct pb_node *n, struct arena *a)
+{
+        struct buf b = BUF_INIT;
+
+        pb_node_json(n, &b);
+        struct str s = arena_str(a, buf_view(&b));
+
+        buf_fini(&b);
+        return s;
+}

@@ -42,8 +42,11 @@ void pb_put_str(struct arena *a, struct pb_node *map, const char *key, struct st
 bool pb_del(struct pb_node *map, const char *key);
 void pb_push(struct arena *a, struct pb_node *list, struct pb_node *value);
 struct pb_node *pb_clone(struct arena *a, const struct pb_node *n);
+/* Puts what `from` (a map, or NULL) says into `into`: maps merge at every depth, everything else is replaced. Values are shared. */
+void pb_merge(struct arena *a, struct pb_node *into, const struct pb_node *from);
 bool pb_node_eq(const struct pb_node *a, const struct pb_node *b); /* maps: order does not matter */
 void pb_node_json(const struct pb_node *n, struct buf *out);       /* compact */
+struct str pb_node_json_str(const struct pb_node *n, struct arena *a);
 void pb_node_json_indent(const struct pb_node *n, unsigned indent, struct buf *out);
 void pb_node_yaml(const struct pb_node *n, struct buf *out);
 

@@ -1,4 +1,5 @@
 /* Scalar fields from nodes and back: numbers in range, enums by name or number, bytes as base64, strings that a C string can hold. */
+#include "base/base64.h"
 #include "base/mem.h"
 #include "pb/internal.h"
 
@@ -275,7 +276,7 @@ struct pb_node *pb_write_scalar(const ProtobufCFieldDescriptor *f, const void *v
         case PROTOBUF_C_TYPE_BYTES: {
                 const ProtobufCBinaryData *d = v;
 
-                pb_base64_print(d->data, d->len, &b);
+                base64_print(&b, d->data, d->len);
                 if (!b.p)
                         return pb_new(a, PB_STRING, STR(""));
                 return made(a, PB_STRING, &b);

@@ -1,4 +1,5 @@
 /* Scalars as text: numbers as YAML 1.1 (Go's reader of it, which kubectl uses) and JSON write them, durations, times, base64, names. */
+#include "base/base64.h"
 #include "base/mem.h"
 #include "pb/internal.h"
 
@@ -437,60 +438,17 @@ void pb_time_print(int64_t seconds, int32_t nanos, int frac, struct buf *out)
 
 /* ---- base64, UTF-8, names ---- */
 
-static int base64_digit(char c)
-{
-        if (c >= 'A' && c <= 'Z')
-                return c - 'A';
-        if (c >= 'a' && c <= 'z')
-                return c - 'a' + 26;
-        if (is_digit(c))
-                return c - '0' + 52;
-        return c == '+' || c == '-' ? 62 : c == '/' || c == '_' ? 63 : -1;
-}
-
 /* Both alphabets of RFC 4648, padding optional (proto3-JSON). */
 bool pb_text_base64(struct str s, struct arena *a, uint8_t **p, size_t *n)
 {
         size_t len = s.n;
-        uint32_t bits = 0;
-        unsigned have = 0;
 
         while (len && s.n - len < 2 && s.p[len - 1] == '=')
                 len--;
         if (len % 4 == 1 || (len != s.n && s.n % 4 != 0))
                 return false;
-        uint8_t *out = arena_alloc(a, len / 4 * 3 + 3);
-
-        *n = 0;
-        for (size_t i = 0; i < len; i++) {
-                int v = base64_digit(s.p[i]);
-
-                if (v < 0)
-                        return false;
-                bits = bits << 6 | (uint32_t)v;
-                have += 6;
-                if (have >= 8) {
-                        have -= 8;
-                        out[(*n)++] = (uint8_t)(bits >> have);
-                }
-        }
-        *p = out;
-        return true;
-}
-
-void pb_base64_print(const uint8_t *p, size_t n, struct buf *out)
-{
-        static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-        buf_reserve(out, (n + 2) / 3 * 4);
-        for (size_t i = 0; i < n; i += 3) {
-                uint32_t v = (uint32_t)p[i] << 16 | (i + 1 < n ? (uint32_t)p[i + 1] << 8 : 0) | (i + 2 < n ? p[i + 2] : 0);
-
-                buf_char(out, alphabet[v >> 18]);
-                buf_char(out, alphabet[v >> 12 & 63]);
-                buf_char(out, i + 1 < n ? alphabet[v >> 6 & 63] : '=');
-                buf_char(out, i + 2 < n ? alphabet[v & 63] : '=');
-        }
+        *p = arena_alloc(a, len / 4 * 3 + 3);
+        return base64_decode(str_make(s.p, len), BASE64_STANDARD | BASE64_URL, *p, n);
 }
 
 bool pb_utf8_valid(struct str s)

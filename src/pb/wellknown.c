@@ -1,5 +1,6 @@
 /* Messages whose JSON is not an object of their fields: Google's well-known types and Kubernetes' few. They are known by their names and
  * by their fields' numbers, so this file needs none of the generated headers. */
+#include "base/base64.h"
 #include "base/mem.h"
 #include "pb/internal.h"
 
@@ -337,7 +338,7 @@ static struct pb_node *write_any(const ProtobufCMessage *m, struct arena *a, uns
         if (!content) {
                 struct buf b = BUF_INIT;
 
-                pb_base64_print((const uint8_t *)bytes.p, bytes.n, &b);
+                base64_print(&b, bytes.p, bytes.n);
                 pb_put(a, map, STR("value"), taken(&b, a));
                 return map;
         }

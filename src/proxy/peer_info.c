@@ -1,6 +1,7 @@
 /* See peer_info.h. */
 #include "proxy/peer_info.h"
 
+#include "base/base64.h"
 #include "base/mem.h"
 #include "envoy/core.pb-c.h"
 #include "google/struct.pb-c.h"
@@ -15,48 +16,25 @@ static const char *const exchanged[] = {
         "APP_CONTAINERS", "CLUSTER_ID", "INSTANCE_IPS", "ISTIO_VERSION", "LABELS", "MESH_ID", "NAME", "NAMESPACE", "OWNER", "WORKLOAD_NAME",
 };
 
-static const char base64_alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-static struct str base64_encode(struct str s, struct arena *a)
+static struct str encode(struct str s, struct arena *a)
 {
-        char *out = arena_alloc(a, (s.n + 2) / 3 * 4 + 1);
-        const unsigned char *p = (const unsigned char *)s.p;
-        size_t n = 0;
+        struct buf b = BUF_INIT;
 
-        for (size_t i = 0; i < s.n; i += 3) {
-                uint32_t v = (uint32_t)p[i] << 16 | (i + 1 < s.n ? (uint32_t)p[i + 1] << 8 : 0) | (i + 2 < s.n ? p[i + 2] : 0);
+        base64_print(&b, s.p, s.n);
+        struct str out = arena_str(a, buf_view(&b));
 
-                out[n++] = base64_alphabet[v >> 18 & 63];
-                out[n++] = base64_alphabet[v >> 12 & 63];
-                out[n++] = i + 1 < s.n ? base64_alphabet[v >> 6 & 63] : '=';
-                out[n++] = i + 2 < s.n ? base64_alphabet[v & 63] : '=';
-        }
-        return str_make(out, n);
+        buf_fini(&b);
+        return out;
 }
 
-static bool base64_decode(struct str s, struct arena *a, struct str *out)
+static bool decode(struct str s, struct arena *a, struct str *out)
 {
-        char *buf = arena_alloc(a, s.n / 4 * 3 + 4);
-        uint32_t v = 0;
-        unsigned bits = 0;
-        size_t n = 0;
+        char *p = arena_alloc(a, s.n / 4 * 3 + 4);
 
         while (s.n && s.p[s.n - 1] == '=')
                 s.n--;
-        for (size_t i = 0; i < s.n; i++) {
-                const char *at = memchr(base64_alphabet, s.p[i], 64);
-
-                if (!at)
-                        return false;
-                v = v << 6 | (uint32_t)(at - base64_alphabet);
-                bits += 6;
-                if (bits >= 8) {
-                        bits -= 8;
-                        buf[n++] = (char)(v >> bits & 255);
-                }
-        }
-        *out = str_make(buf, n);
-        return true;
+        out->p = p;
+        return base64_decode(s, BASE64_STANDARD, p, &out->n);
 }
 
 struct str peer_metadata_encode(const struct server *s, struct arena *a)
@@ -79,7 +57,7 @@ struct str peer_metadata_encode(const struct server *s, struct arena *a)
         if (!some.n_fields)
                 return str_make("", 0);
         pb_pack(&some.base, &packed);
-        v = base64_encode(buf_view(&packed), a);
+        v = encode(buf_view(&packed), a);
         buf_fini(&packed);
         return v;
 }
@@ -114,7 +92,7 @@ struct peer_info *peer_metadata_decode(struct str base64, struct arena *a)
         ProtobufCMessage *m;
         struct str bytes;
 
-        if (base64.n > PEER_METADATA_MAX || !base64_decode(base64, a, &bytes))
+        if (base64.n > PEER_METADATA_MAX || !decode(base64, a, &bytes))
                 return NULL;
         m = pb_unpack(&gp__struct__descriptor, bytes.p, bytes.n, a, NULL);
         return m ? info_of((const struct Gp__Struct *)m, a) : NULL;

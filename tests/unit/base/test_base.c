@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "base/arena.h"
+#include "base/base64.h"
 #include "base/buf.h"
 #include "base/chain.h"
 #include "base/clock.h"
@@ -216,6 +217,41 @@ static void test_json_text(void **state)
         buf_fini(&b);
 }
 
+static void test_base64(void **state)
+{
+        static const struct {
+                struct str plain;
+                const char *standard, *url;
+        } t[] = {
+                /* RFC 4648 §10, and the characters in which the alphabets differ */
+                { STR(""), "", "" },
+                { STR("f"), "Zg==", "Zg" },
+                { STR("fo"), "Zm8=", "Zm8" },
+                { STR("foobar"), "Zm9vYmFy", "Zm9vYmFy" },
+                { STR("\xfb\xff\xfe"), "+//+", "-__-" },
+        };
+        char out[16];
+        size_t n;
+
+        (void)state;
+        for (size_t i = 0; i < ARRAY_LEN(t); i++) {
+                struct buf a = BUF_INIT, b = BUF_INIT;
+
+                base64_print(&a, t[i].plain.p, t[i].plain.n);
+                base64url_print(&b, t[i].plain.p, t[i].plain.n);
+                assert_string_equal(buf_z(&a), t[i].standard);
+                assert_string_equal(buf_z(&b), t[i].url);
+                assert_true(base64_decode(str_of(t[i].url), BASE64_URL, out, &n) && str_eq(str_make(out, n), t[i].plain));
+                buf_fini(&a);
+                buf_fini(&b);
+        }
+        assert_false(base64_decode(STR("-__-"), BASE64_STANDARD, out, &n));
+        assert_false(base64_decode(STR("+//+"), BASE64_URL, out, &n));
+        assert_true(base64_decode(STR("+__-"), BASE64_STANDARD | BASE64_URL, out, &n));
+        assert_false(base64_decode(STR("Zg=="), BASE64_STANDARD, out, &n));
+        assert_false(base64_decode(str_make("Z\0", 2), BASE64_STANDARD, out, &n));
+}
+
 static void test_time(void **state)
 {
         static const struct {
@@ -284,7 +320,8 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_numbers),     cmocka_unit_test(test_parts), cmocka_unit_test(test_arena),
                 cmocka_unit_test(test_chain_model), cmocka_unit_test(test_map),   cmocka_unit_test(test_json_text),
-                cmocka_unit_test(test_time),        cmocka_unit_test(test_diags), cmocka_unit_test(test_random),
+                cmocka_unit_test(test_base64),      cmocka_unit_test(test_time),  cmocka_unit_test(test_diags),
+                cmocka_unit_test(test_random),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
